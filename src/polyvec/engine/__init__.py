@@ -1,0 +1,1 @@
+"""Many texts on one machine: plan batches, run layers, return vectors."""

@@ -1,0 +1,240 @@
+"""The face of the engine: texts and a role in, vectors out."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from polyvec.engine.cpu import cpu_name, pick_device, pick_precision
+from polyvec.engine.plan import plan_batches
+from polyvec.engine.progress import progress_bar
+from polyvec.engine.runner import Runner
+from polyvec.errors import InputError, TruncationWarning
+from polyvec.hub import resolve
+from polyvec.model.files import ModelFiles, open_model
+from polyvec.model.packing import Packed
+from polyvec.model.pooling import normalize, pool
+from polyvec.model.tokens import OnEmpty, Truncate, check_texts
+from polyvec.spec import Attention, Pooling, Role, Spec
+
+Vectors = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
+"""Called with (texts, tokens) finished since the last call."""
+
+DEFAULT_MAX_BATCH_TOKENS = 2_048
+"""Enough rows for the matrix products to run near their peak, few enough to stay in cache."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Vectors, and what happened on the way."""
+
+    vectors: Vectors
+    """``float32 [texts, dimension]``, in the order of the texts."""
+    token_counts: list[int]
+    """How many tokens each text had before any cut."""
+    cut: list[int]
+    """Indices of the texts that were longer than the model reads."""
+
+
+class Embedder:
+    """A loaded model. Make one with :func:`load`."""
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        precision: str = "auto",
+        device: str = "auto",
+        max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
+    ) -> None:
+        if max_batch_tokens < 1:
+            raise InputError(f"max_batch_tokens is {max_batch_tokens}; it must be at least 1.")
+        self.files, self.tokenizer = files, files.tokenizer
+        self.spec: Spec = files.spec
+        self.device = pick_device(device)
+        self.dtype = pick_precision(precision, self.device)
+        self.max_batch_tokens = max_batch_tokens
+        self.runner = Runner(files, self.dtype, self.device)
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in a vector."""
+        return self.spec.dimension
+
+    @property
+    def precision(self) -> str:
+        """The precision of products, picked or given: ``fp32`` or ``bf16``."""
+        return "bf16" if self.dtype == torch.bfloat16 else "fp32"
+
+    def __repr__(self) -> str:
+        where = cpu_name() if self.device.type == "cpu" else str(self.device)
+        return f"Embedder({self.files.path.name}, {self.precision} on {where})"
+
+    def encode_query(
+        self,
+        texts: Sequence[str],
+        instruction: str | None = None,
+        *,
+        dimensions: int | None = None,
+        truncate: Truncate = "end",
+        on_empty: OnEmpty = "error",
+        show_progress: bool | None = None,
+    ) -> Vectors:
+        """Embed queries; see :meth:`embed`. Warns with :class:`TruncationWarning` about cuts."""
+        options = _options(dimensions, truncate, on_empty)
+        return self._encode(texts, "query", instruction, show_progress, options)
+
+    def encode_document(
+        self,
+        texts: Sequence[str],
+        *,
+        dimensions: int | None = None,
+        truncate: Truncate = "end",
+        on_empty: OnEmpty = "error",
+        show_progress: bool | None = None,
+    ) -> Vectors:
+        """Embed documents; see :meth:`embed`. Warns with :class:`TruncationWarning` about cuts."""
+        options = _options(dimensions, truncate, on_empty)
+        return self._encode(texts, "document", None, show_progress, options)
+
+    def _encode(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        instruction: str | None,
+        show_progress: bool | None,
+        options: dict[str, Any],
+    ) -> Vectors:
+        with progress_bar(len(texts), show_progress) as progress:
+            embedding = self.embed(texts, role, instruction, progress=progress, **options)
+        if embedding.cut:
+            longest = max(embedding.token_counts[i] for i in embedding.cut)
+            warnings.warn(
+                f"{len(embedding.cut)} of {len(texts)} texts are longer than the "
+                f"{self.spec.max_tokens:,} tokens the model reads (the longest has {longest:,}) and "
+                f"were cut at their {options['truncate']}: {_some(embedding.cut)}.",
+                TruncationWarning,
+                stacklevel=3,
+            )
+        return embedding.vectors
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        instruction: str | None = None,
+        *,
+        dimensions: int | None = None,
+        truncate: Truncate = "end",
+        on_empty: OnEmpty = "error",
+        progress: Progress | None = None,
+    ) -> Embedding:
+        """Embed texts and say how many tokens each had and which were cut.
+
+        Args:
+            texts: A list of texts.
+            role: ``query`` or ``document``; decides what is written before each text.
+            instruction: For queries: the task in a sentence. None means the model's own.
+            dimensions: A shorter length, for Matryoshka models only.
+            truncate: Where a text over ``spec.max_tokens`` is cut: ``end``, ``start``, or
+                ``error`` to refuse it.
+            on_empty: ``error`` refuses empty and white texts; ``zero`` gives them zeros.
+            progress: Called with (texts, tokens) finished since the last call.
+
+        Returns:
+            Vectors ``float32 [len(texts), dimension]`` in the order of the texts; a text's
+            vector does not depend on the others.
+
+        Raises:
+            InputError: A text or an argument cannot be used; the message names it.
+        """
+        check_texts(texts, on_empty)
+        size = self.spec.check_dimensions(dimensions)
+        tokens = self.tokenizer.encode(texts, self.spec, role, instruction, truncate)
+        ids = [
+            ids if text.strip() else [] for ids, text in zip(tokens.ids, texts, strict=True)
+        ]
+        vectors = np.zeros((len(texts), size), dtype=np.float32)
+        for batch in plan_batches([len(i) for i in ids], self.max_batch_tokens):
+            packed = Packed.of([ids[i] for i in batch], self.device)
+            vectors[batch] = self._vectors(packed, size)
+            if progress is not None:
+                progress(len(batch), len(packed.token_ids_T))
+        return Embedding(vectors, tokens.counts, tokens.cut)
+
+    def _vectors(self, packed: Packed, size: int) -> Vectors:
+        (states_TD,) = self.runner.run([packed])
+        vectors_ND = pool(states_TD, packed, self.spec.pooling)[:, :size]
+        if self.spec.normalize:
+            vectors_ND = normalize(vectors_ND)
+        result: Vectors = vectors_ND.cpu().numpy()
+        return result
+
+    def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> Vectors:
+        """Return cosine similarities ``float32 [len(a), len(b)]`` of two sets of vectors.
+
+        Raises:
+            InputError: The sets are not two matrices of the same width.
+        """
+        left, right = (np.asarray(x, dtype=np.float32) for x in (a, b))
+        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
+            raise InputError(
+                f"similarity takes two sets of vectors of one length, [n, d] and [m, d]; given: "
+                f"{list(left.shape)} and {list(right.shape)}."
+            )
+        return _unit(left) @ _unit(right).T
+
+
+def load(
+    model: str = "default",
+    *,
+    precision: str = "auto",
+    device: str = "auto",
+    attention: Attention | None = None,
+    pooling: Pooling | None = None,
+    max_tokens: int | None = None,
+    max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
+) -> Embedder:
+    """Load a model by alias, path, ``hf:org/name`` or ``pypi:package``.
+
+    Args:
+        model: ``default``, a model folder, a ``.gguf`` file, or a name a hub knows.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        attention: States or overrides the model's attention.
+        pooling: States or overrides the model's pooling.
+        max_tokens: Reads fewer tokens of a text than the model could.
+        max_batch_tokens: Tokens that go through a layer together.
+
+    Raises:
+        ModelNotFoundError: No such model; the message lists the nearest.
+        DownloadError, ChecksumError, DiskFullError: It could not be fetched whole.
+        ModelFileError: Its files are incomplete or corrupt.
+        SpecError: Its files leave a fact open that decides the vectors.
+        DeviceError: The device or precision is not to be had here.
+    """
+    place = resolve(model)
+    given = {"attention": attention, "pooling": pooling, "max_tokens": max_tokens}
+    stated = place.facts | {name: value for name, value in given.items() if value is not None}
+    return Embedder(open_model(place.path, stated), precision, device, max_batch_tokens)
+
+
+def _options(
+    dimensions: int | None, truncate: Truncate, on_empty: OnEmpty
+) -> dict[str, Any]:
+    return {"dimensions": dimensions, "truncate": truncate, "on_empty": on_empty}
+
+
+def _unit(vectors_ND: Vectors) -> Vectors:
+    norms = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    result: Vectors = vectors_ND / np.maximum(norms, np.float32(1e-12))
+    return result
+
+
+def _some(indices: Sequence[int]) -> str:
+    shown = ", ".join(map(str, indices[:5]))
+    return f"texts {shown}{', ...' if len(indices) > 5 else ''}"

@@ -1,0 +1,125 @@
+"""Where the runner gets a model's layers from."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from polyvec.engine.linear import DenseLinear, gated, linear
+from polyvec.errors import ModelFileError
+from polyvec.model.files import ModelFiles
+from polyvec.model.llama import Layer
+
+
+class LayerSource(Protocol):
+    """A model's blocks, first to last. The runner does not know where they come from."""
+
+    def layers(self) -> Iterator[Layer]:
+        """Give each layer, ready to multiply with."""
+        ...
+
+
+class ResidentLayers:
+    """All layers in memory, arranged for this machine once."""
+
+    def __init__(self, files: ModelFiles, dtype: torch.dtype, device: torch.device) -> None:
+        reader = _LayerReader(files, dtype, device)
+        self._layers = [reader.read(number) for number in range(files.architecture.num_layers)]
+        reader.refuse_unread()
+
+    def layers(self) -> Iterator[Layer]:
+        """Give each layer."""
+        return iter(self._layers)
+
+
+class _LayerReader:
+    """Reads layers from files and checks their shapes.
+
+    Norm gains are not folded into the projections: that would round bf16 weights once more
+    (cosine to fp32 .9987 instead of .9991 on the default backbone) and save nothing measurable.
+    """
+
+    def __init__(self, files: ModelFiles, dtype: torch.dtype, device: torch.device) -> None:
+        self.files, self.dtype, self.device = files, dtype, device
+        self.unread = {name for name in files.weights.names if name.startswith("layers.")}
+
+    def read(self, number: int) -> Layer:
+        shape, prefix = self.files.architecture, f"layers.{number}."
+        hidden, width = shape.hidden_size, shape.intermediate_size
+        queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+        qkv = [
+            self.projection(f"{prefix}self_attn.{name}_proj", rows, hidden)
+            for name, rows in (("q", queries), ("k", keys), ("v", keys))
+        ]
+        gate = self.projection(prefix + "mlp.gate_proj", width, hidden)
+        up = self.projection(prefix + "mlp.up_proj", width, hidden)
+        out = self.projection(prefix + "self_attn.o_proj", hidden, queries)
+        down = self.projection(prefix + "mlp.down_proj", hidden, width)
+        norms = (self.head_gain(prefix, "q_norm"), self.head_gain(prefix, "k_norm"))
+        return Layer(
+            attention_gain_D=self.vector(prefix + "input_layernorm.weight", hidden),
+            qkv=linear(*_stack(qkv)),
+            query_gain_E=norms[0],
+            key_gain_E=norms[1],
+            attention_out=linear(out.weight_OI, out.bias_O),
+            feed_forward_gain_D=self.vector(prefix + "post_attention_layernorm.weight", hidden),
+            gated=gated(gate, up),
+            down=linear(down.weight_OI, down.bias_O),
+        )
+
+    def projection(self, name: str, rows: int, columns: int) -> DenseLinear:
+        weight = self.tensor(f"{name}.weight", (rows, columns))
+        bias = None
+        if f"{name}.bias" in self.files.weights.names:
+            bias = self.tensor(f"{name}.bias", (rows,)).to(self.device, self.dtype)
+        return DenseLinear(weight.to(self.device, self.dtype), bias)
+
+    def head_gain(self, prefix: str, name: str) -> Tensor | None:
+        shape = self.files.architecture
+        if not shape.qk_norm:
+            return None
+        return self.vector(f"{prefix}self_attn.{name}.weight", shape.head_dim)
+
+    def vector(self, name: str, size: int) -> Tensor:
+        return self.tensor(name, (size,)).to(self.device, torch.float32)
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        self.unread.discard(name)
+        return read_checked(self.files, name, shape)
+
+    def refuse_unread(self) -> None:
+        """A tensor nobody asked for would have changed the vectors."""
+        unread = {name for name in self.unread if not name.endswith("rotary_emb.inv_freq")}
+        if unread:
+            raise ModelFileError(
+                f"{self.files.path} has {len(unread)} layer tensor(s) its configuration does not "
+                f"account for: {', '.join(sorted(unread)[:3])}. The two do not belong together."
+            )
+
+
+def read_checked(files: ModelFiles, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Read a tensor and refuse another shape than the configuration's.
+
+    Raises:
+        ModelFileError: The tensor is missing, unreadable, or of another shape.
+    """
+    tensor = files.weights.tensor(name)
+    if tuple(tensor.shape) != shape:
+        raise ModelFileError(
+            f"{files.path}: tensor {name} is {list(tensor.shape)} and the configuration asks for "
+            f"{list(shape)}. The weights and the configuration do not belong together."
+        )
+    return tensor
+
+
+def _stack(parts: list[DenseLinear]) -> tuple[Tensor, Tensor | None]:
+    """Put projections of the same input on top of each other; a missing bias is zeros."""
+    weight = torch.cat([part.weight_OI for part in parts])
+    if all(part.bias_O is None for part in parts):
+        return weight, None
+    biases = [
+        part.weight_OI.new_zeros(part.weight_OI.shape[0]) if part.bias_O is None else part.bias_O
+        for part in parts
+    ]
+    return weight, torch.cat(biases)

@@ -1,0 +1,65 @@
+"""The exception tree: everything polyvec raises on purpose.
+
+Each message says what was given, what is allowed and what to do about it.
+The command line prints the message without a traceback and exits with ``exit_code``.
+"""
+
+
+class PolyvecError(Exception):
+    """Base of all errors that polyvec raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(PolyvecError, ValueError):
+    """A text, a row or an argument that cannot be used as it is."""
+
+    exit_code = 2
+
+
+class InputTypeError(InputError, TypeError):
+    """A value of the wrong type where texts were expected."""
+
+
+class ModelNotFoundError(PolyvecError):
+    """No model of that name, or no file at that path."""
+
+
+class ModelFileError(PolyvecError):
+    """A model file that is missing, truncated, corrupt or of an unknown kind."""
+
+
+class SpecError(PolyvecError):
+    """The files do not state a fact that decides the vectors, or contradict one."""
+
+
+class ChecksumError(PolyvecError):
+    """A fetched file whose content is not the pinned one."""
+
+
+class DownloadError(PolyvecError):
+    """A file could not be fetched: no network, no such package, or a refusal."""
+
+
+class DiskFullError(PolyvecError):
+    """No room where a file was to be written; nothing half-written is left."""
+
+
+class OutputError(PolyvecError):
+    """A result cannot be written where it was asked for."""
+
+
+class ResumeError(PolyvecError):
+    """An interrupted output that does not belong to this input, model or settings."""
+
+
+class MissingExtraError(PolyvecError):
+    """An optional library is needed; the message names the pip command."""
+
+
+class DeviceError(PolyvecError):
+    """A device or a precision that this machine cannot run."""
+
+
+class TruncationWarning(UserWarning):
+    """Some texts were longer than the model reads and were cut."""

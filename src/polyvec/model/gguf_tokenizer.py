@@ -1,0 +1,178 @@
+"""A tokenizer from GGUF metadata: byte-level BPE and SentencePiece BPE.
+
+Splitting rules by name are llama.cpp's (``llama_vocab_pre_type`` in src/llama-vocab.cpp) in the
+form the models' own ``tokenizer.json`` files give them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+
+from polyvec.errors import ModelFileError
+from polyvec.model.gguf_file import GgufFile, Value
+from polyvec.model.tokens import Tokenizer
+
+_CONTROL, _USER_DEFINED = 3, 4
+
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """How text is split before BPE, and llama.cpp's defaults for that kind."""
+
+    split: Callable[[], pre_tokenizers.PreTokenizer]
+    ignore_merges: bool = False
+    add_bos: bool = False
+    nfc: bool = False
+
+
+def _by_regex(pattern: str) -> pre_tokenizers.PreTokenizer:
+    split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([split, byte_level])
+
+
+def _gpt2() -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def _smollm() -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _gpt2()])
+
+
+_RULES = {
+    "gpt-2": _Rules(_gpt2),
+    "smollm": _Rules(_smollm),
+    "llama-bpe": _Rules(lambda: _by_regex(_LLAMA3), ignore_merges=True, add_bos=True),
+    "qwen2": _Rules(lambda: _by_regex(_QWEN2), nfc=True),
+}
+
+
+def tokenizer_from_gguf(file: GgufFile) -> Tokenizer:
+    """Build the tokenizer a GGUF file describes, with its BOS and EOS.
+
+    Raises:
+        ModelFileError: The file describes no tokenizer, or one polyvec cannot build.
+    """
+    kind = file.metadata.get("tokenizer.ggml.model")
+    if kind is None:
+        raise ModelFileError(f"{file.path} has no tokenizer (key tokenizer.ggml.model is missing).")
+    if kind == "gpt2":
+        backend, add_bos = _byte_level_bpe(file)
+    elif kind == "llama":
+        backend, add_bos = _sentencepiece_bpe(file), True
+    else:
+        raise ModelFileError(
+            f"{file.path} has a tokenizer of kind {kind!r}; polyvec builds 'gpt2' and 'llama'."
+        )
+    _add_special_tokens(backend, file)
+    return Tokenizer(
+        backend,
+        _special(file, "bos", default=add_bos),
+        _special(file, "eos", default=False),
+    )
+
+
+def _byte_level_bpe(file: GgufFile) -> tuple[Backend, bool]:
+    name = file.metadata.get("tokenizer.ggml.pre", "gpt-2")
+    rules = _RULES.get(str(name))
+    if rules is None:
+        raise ModelFileError(
+            f"{file.path} splits text by the rules {name!r} (key tokenizer.ggml.pre); polyvec "
+            f"knows {', '.join(_RULES)}. Use the model's safetensors folder instead."
+        )
+    merges = [tuple(str(pair).split(" ", 1)) for pair in _list(file, "tokenizer.ggml.merges")]
+    model = models.BPE(vocab=_vocabulary(file), merges=merges, ignore_merges=rules.ignore_merges)
+    backend = Backend(model)
+    backend.pre_tokenizer = rules.split()
+    backend.decoder = decoders.ByteLevel()
+    if rules.nfc:
+        backend.normalizer = normalizers.NFC()
+    return backend, rules.add_bos
+
+
+def _sentencepiece_bpe(file: GgufFile) -> Backend:
+    vocabulary = _vocabulary(file)
+    scores = [float(str(score)) for score in _list(file, "tokenizer.ggml.scores")]
+    unknown = _token(file, "unknown")
+    model = models.BPE(
+        vocab=vocabulary,
+        merges=_merges_by_score(vocabulary, scores),
+        unk_token=None if unknown is None else str(_list(file, "tokenizer.ggml.tokens")[unknown]),
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    backend = Backend(model)
+    steps = [normalizers.Replace(" ", "▁")]
+    if file.metadata.get("tokenizer.ggml.add_space_prefix", True):
+        steps.insert(0, normalizers.Prepend("▁"))
+    backend.normalizer = normalizers.Sequence(steps)
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return backend
+
+
+def _merges_by_score(vocabulary: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
+    """Recover BPE merges: a piece with a higher score is merged earlier, as SentencePiece does."""
+    ranked = []
+    for piece, token in vocabulary.items():
+        splits = [
+            (piece[:i], piece[i:])
+            for i in range(1, len(piece))
+            if piece[:i] in vocabulary and piece[i:] in vocabulary
+        ]
+        splits.sort(key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+        ranked += [(-scores[token], order, pair) for order, pair in enumerate(splits)]
+    ranked.sort(key=lambda item: (item[0], item[1]))
+    return [pair for _, _, pair in ranked]
+
+
+def _vocabulary(file: GgufFile) -> dict[str, int]:
+    tokens = _list(file, "tokenizer.ggml.tokens")
+    return {str(token): number for number, token in enumerate(tokens)}
+
+
+def _add_special_tokens(backend: Backend, file: GgufFile) -> None:
+    tokens = _list(file, "tokenizer.ggml.tokens")
+    kinds = file.metadata.get("tokenizer.ggml.token_type")
+    if not isinstance(kinds, list):
+        return
+    added = [
+        AddedToken(str(token), special=kind == _CONTROL, normalized=False)
+        for token, kind in zip(tokens, kinds, strict=False)
+        if kind in (_CONTROL, _USER_DEFINED)
+    ]
+    backend.add_tokens(added)
+
+
+def _special(file: GgufFile, name: str, default: bool) -> list[int]:
+    """Return the ids to add for BOS or EOS: the file's own word, else llama.cpp's default."""
+    if not file.metadata.get(f"tokenizer.ggml.add_{name}_token", default):
+        return []
+    token = _token(file, name)
+    if token is None:
+        raise ModelFileError(
+            f"{file.path} says to add {name.upper()} and does not say which token it is "
+            f"(key tokenizer.ggml.{name}_token_id is missing)."
+        )
+    return [token]
+
+
+def _token(file: GgufFile, name: str) -> int | None:
+    value = file.metadata.get(f"tokenizer.ggml.{name}_token_id")
+    return value if isinstance(value, int) else None
+
+
+def _list(file: GgufFile, key: str) -> list[Value]:
+    value = file.metadata.get(key)
+    if not isinstance(value, list):
+        raise ModelFileError(f"{file.path} has no list under {key}, which its tokenizer needs.")
+    return value

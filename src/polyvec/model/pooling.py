@@ -1,0 +1,36 @@
+"""Token states to one vector a text: pooling and normalization, in fp32."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from polyvec.model.packing import Packed
+from polyvec.spec import Pooling
+
+
+def pool(states_TD: Tensor, packed: Packed, pooling: Pooling) -> Tensor:
+    """Pool packed token states to ``[texts, D]`` float32.
+
+    ``mean`` is over all of a text's tokens, BOS, EOS and prefix included, summed in fp32 and
+    divided by at least 1; ``last`` and ``cls`` take the last and the first token. A text without
+    tokens gives zeros.
+    """
+    vectors_ND = states_TD.new_zeros((len(packed.lengths), states_TD.shape[-1]), dtype=torch.float32)
+    row = 0
+    for run in packed.runs:
+        block_NLD = states_TD[run.start : run.end].view(run.count, run.length, -1)
+        vectors_ND[row : row + run.count] = _pool_block(block_NLD, pooling)
+        row += run.count
+    return vectors_ND
+
+
+def _pool_block(block_NLD: Tensor, pooling: Pooling) -> Tensor:
+    length = block_NLD.shape[1]
+    if pooling == "mean" or length == 0:
+        return block_NLD.sum(1, dtype=torch.float32) / max(length, 1)
+    return block_NLD[:, -1 if pooling == "last" else 0].float()
+
+
+def normalize(vectors_ND: Tensor) -> Tensor:
+    """Scale rows to length 1; a row of zeros stays zeros."""
+    return F.normalize(vectors_ND, dim=-1)
