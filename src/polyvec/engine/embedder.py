@@ -25,8 +25,9 @@ Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with (texts, tokens) finished since the last call."""
 
-DEFAULT_MAX_BATCH_TOKENS = 2_048
-"""Enough rows for the matrix products to run near their peak, few enough to stay in cache."""
+MAX_BATCH_TOKENS = {torch.float32: 1_024, torch.bfloat16: 4_096}
+"""Rows enough for the products to run near their peak, few enough to stay in cache: measured on
+the default backbone (dev/LOG.md). bf16 on AMX needs more rows than fp32 to be fed."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,15 @@ class Embedder:
         files: ModelFiles,
         precision: str = "auto",
         device: str = "auto",
-        max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
+        max_batch_tokens: int | None = None,
     ) -> None:
-        if max_batch_tokens < 1:
+        if max_batch_tokens is not None and max_batch_tokens < 1:
             raise InputError(f"max_batch_tokens is {max_batch_tokens}; it must be at least 1.")
         self.files, self.tokenizer = files, files.tokenizer
         self.spec: Spec = files.spec
         self.device = pick_device(device)
         self.dtype = pick_precision(precision, self.device)
-        self.max_batch_tokens = max_batch_tokens
+        self.max_batch_tokens = max_batch_tokens or MAX_BATCH_TOKENS[self.dtype]
         self.runner = Runner(files, self.dtype, self.device)
 
     @property
@@ -115,8 +116,8 @@ class Embedder:
             longest = max(embedding.token_counts[i] for i in embedding.cut)
             warnings.warn(
                 f"{len(embedding.cut)} of {len(texts)} texts are longer than the "
-                f"{self.spec.max_tokens:,} tokens the model reads (the longest has {longest:,}) and "
-                f"were cut at their {options['truncate']}: {_some(embedding.cut)}.",
+                f"{self.spec.max_tokens:,} tokens the model reads (the longest has {longest:,}) "
+                f"and were cut at their {options['truncate']}: {_some(embedding.cut)}.",
                 TruncationWarning,
                 stacklevel=3,
             )
@@ -155,9 +156,7 @@ class Embedder:
         check_texts(texts, on_empty)
         size = self.spec.check_dimensions(dimensions)
         tokens = self.tokenizer.encode(texts, self.spec, role, instruction, truncate)
-        ids = [
-            ids if text.strip() else [] for ids, text in zip(tokens.ids, texts, strict=True)
-        ]
+        ids = [ids if text.strip() else [] for ids, text in zip(tokens.ids, texts, strict=True)]
         vectors = np.zeros((len(texts), size), dtype=np.float32)
         for batch in plan_batches([len(i) for i in ids], self.max_batch_tokens):
             packed = Packed.of([ids[i] for i in batch], self.device)
@@ -197,7 +196,7 @@ def load(
     attention: Attention | None = None,
     pooling: Pooling | None = None,
     max_tokens: int | None = None,
-    max_batch_tokens: int = DEFAULT_MAX_BATCH_TOKENS,
+    max_batch_tokens: int | None = None,
 ) -> Embedder:
     """Load a model by alias, path, ``hf:org/name`` or ``pypi:package``.
 
@@ -208,7 +207,7 @@ def load(
         attention: States or overrides the model's attention.
         pooling: States or overrides the model's pooling.
         max_tokens: Reads fewer tokens of a text than the model could.
-        max_batch_tokens: Tokens that go through a layer together.
+        max_batch_tokens: Tokens that go through a layer together; None is what was measured best.
 
     Raises:
         ModelNotFoundError: No such model; the message lists the nearest.
@@ -219,13 +218,11 @@ def load(
     """
     place = resolve(model)
     given = {"attention": attention, "pooling": pooling, "max_tokens": max_tokens}
-    stated = place.facts | {name: value for name, value in given.items() if value is not None}
+    stated = {**place.facts, **{name: value for name, value in given.items() if value is not None}}
     return Embedder(open_model(place.path, stated), precision, device, max_batch_tokens)
 
 
-def _options(
-    dimensions: int | None, truncate: Truncate, on_empty: OnEmpty
-) -> dict[str, Any]:
+def _options(dimensions: int | None, truncate: Truncate, on_empty: OnEmpty) -> dict[str, Any]:
     return {"dimensions": dimensions, "truncate": truncate, "on_empty": on_empty}
 
 

@@ -76,7 +76,9 @@ def open_model(path: Path, stated: Mapping[str, Any] | None = None) -> ModelFile
 def _open_folder(path: Path, stated: Mapping[str, Any]) -> ModelFiles:
     architecture = read_architecture(path)
     tokenizer = read_tokenizer(path)
-    spec = _spec(read_facts(path, architecture) | dict(stated), tokenizer, architecture.max_positions, path)
+    spec = _spec(
+        read_facts(path, architecture) | dict(stated), tokenizer, architecture.max_positions, path
+    )
     files = ModelFiles(path, "safetensors", spec, architecture, tokenizer, SafetensorsWeights(path))
     return _checked(files)
 
@@ -85,14 +87,14 @@ def _open_gguf(path: Path, stated: Mapping[str, Any]) -> ModelFiles:
     file = GgufFile(path)
     architecture = gguf_architecture(file)
     tokenizer = tokenizer_from_gguf(file)
-    spec = _spec(gguf_facts(file, architecture) | dict(stated), tokenizer, architecture.max_positions, path)
+    spec = _spec(
+        gguf_facts(file, architecture) | dict(stated), tokenizer, architecture.max_positions, path
+    )
     weights = GgufWeights(file, architecture.num_heads, architecture.num_kv_heads)
     return _checked(ModelFiles(path, "gguf", spec, architecture, tokenizer, weights))
 
 
-def _spec(
-    facts: dict[str, Any], tokenizer: Tokenizer, max_positions: int, path: Path
-) -> Spec:
+def _spec(facts: dict[str, Any], tokenizer: Tokenizer, max_positions: int, path: Path) -> Spec:
     missing = [name for name in _FLAGS if name not in facts]
     if missing:
         flags = " and ".join(_FLAGS[name] for name in missing)
@@ -103,8 +105,8 @@ def _spec(
         )
     if facts["max_tokens"] > max_positions:
         raise SpecError(
-            f"max_tokens is {facts['max_tokens']:,} and {path} was made for {max_positions:,}; give "
-            "that or less."
+            f"max_tokens is {facts['max_tokens']:,} and {path} was made for {max_positions:,}; "
+            "give that or less."
         )
     spec = Spec(**facts, add_bos=bool(tokenizer.bos_ids), add_eos=bool(tokenizer.eos_ids))
     if spec.matryoshka_dimensions:
@@ -117,7 +119,7 @@ def _checked(files: ModelFiles) -> ModelFiles:
     """Refuse a tokenizer that gives ids the token table does not have."""
     if files.tokenizer.vocab_size > files.architecture.vocab_size:
         raise ModelFileError(
-            f"{files.path}: the tokenizer has {files.tokenizer.vocab_size:,} tokens and the model's "
-            f"table {files.architecture.vocab_size:,}; they do not belong together."
+            f"{files.path}: the tokenizer has {files.tokenizer.vocab_size:,} tokens and the "
+            f"model's table {files.architecture.vocab_size:,}; they do not belong together."
         )
     return files

@@ -20,7 +20,13 @@ from polyvec.spec import (
 Json = dict[str, Any]
 
 # model_type -> q/k norm. `llama_bidirec` is nvidia's name for its bidirectional Llama.
-_MODEL_TYPES = {"llama": False, "llama_bidirec": False, "mistral": False, "qwen2": False, "qwen3": True}
+_MODEL_TYPES = {
+    "llama": False,
+    "llama_bidirec": False,
+    "mistral": False,
+    "qwen2": False,
+    "qwen3": True,
+}
 
 _POOLING_WORDS = {
     "mean": "mean", "avg": "mean", "last": "last", "lasttoken": "last", "cls": "cls",
@@ -212,9 +218,9 @@ def _pooling_word(stated: str, folder: Path) -> str:
 
 
 def prompt_facts(prompts: Mapping[str, str]) -> Json:
-    """Turn sentence-transformers prompts into prefixes, with a slot where an instruction is.
+    r"""Turn sentence-transformers prompts into prefixes, with a slot where an instruction is.
 
-    ``Instruct: ...\\nQuery:`` keeps whatever follows ``Query:``, a space or none: models differ.
+    ``Instruct: ...\nQuery:`` keeps whatever follows ``Query:``, a space or none: models differ.
     """
     query = prompts.get("query") or ""
     head, tail = "Instruct: ", "\nQuery:"
@@ -247,7 +253,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         )
     try:
         backend = Backend.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 (tokenizers raises bare Exception)
+    except Exception as error:
         raise ModelFileError(f"{path} is not a tokenizer file ({error}).") from error
     config = read_json(folder / "tokenizer_config.json")
     bos_ids, eos_ids = _post_processor_ids(backend)

@@ -88,7 +88,8 @@ def _byte_level_bpe(file: GgufFile) -> tuple[Backend, bool]:
             f"{file.path} splits text by the rules {name!r} (key tokenizer.ggml.pre); polyvec "
             f"knows {', '.join(_RULES)}. Use the model's safetensors folder instead."
         )
-    merges = [tuple(str(pair).split(" ", 1)) for pair in _list(file, "tokenizer.ggml.merges")]
+    pairs = (str(pair).partition(" ") for pair in _list(file, "tokenizer.ggml.merges"))
+    merges = [(left, right) for left, _, right in pairs]
     model = models.BPE(vocab=_vocabulary(file), merges=merges, ignore_merges=rules.ignore_merges)
     backend = Backend(model)
     backend.pre_tokenizer = rules.split()
@@ -110,7 +111,7 @@ def _sentencepiece_bpe(file: GgufFile) -> Backend:
         byte_fallback=True,
     )
     backend = Backend(model)
-    steps = [normalizers.Replace(" ", "▁")]
+    steps: list[normalizers.Normalizer] = [normalizers.Replace(" ", "▁")]
     if file.metadata.get("tokenizer.ggml.add_space_prefix", True):
         steps.insert(0, normalizers.Prepend("▁"))
     backend.normalizer = normalizers.Sequence(steps)

@@ -20,14 +20,15 @@ from torch.nn import functional as F
 from polyvec.model.packing import Packed, Run
 from polyvec.spec import Architecture, Attention, Rope
 
-
 _BLOCK_ELEMENTS = 2**18
 
 
 class Projection(Protocol):
     """A linear map ``[T, in] -> [T, out]`` in the dtype the block computes in."""
 
-    def __call__(self, x: Tensor, /) -> Tensor: ...
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Multiply."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def attend(queries_THE: Tensor, keys_TKE: Tensor, values_TKE: Tensor, context: C
         out_NHLE = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
         )
-        parts.append(out_NHLE.transpose(1, 2).reshape(run.count * run.length, -1))
+        parts.append(out_NHLE.transpose(1, 2).reshape(run.num_texts * run.length, -1))
     if not parts:
         return queries_THE.flatten(1)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -114,7 +115,7 @@ def attend(queries_THE: Tensor, keys_TKE: Tensor, values_TKE: Tensor, context: C
 
 def _dense(x_THE: Tensor, run: Run) -> Tensor:
     """View a run's rows as ``[N, heads, L, E]``; nothing is copied."""
-    return x_THE[run.start : run.end].unflatten(0, (run.count, run.length)).transpose(1, 2)
+    return x_THE[run.start : run.end].unflatten(0, (run.num_texts, run.length)).transpose(1, 2)
 
 
 def _window_mask(length: int, context: Context, device: torch.device) -> Tensor | None:
@@ -176,7 +177,9 @@ def _add(states_TD: Tensor, update_TD: Tensor) -> Tensor:
     """Add to the fp32 residual stream, in place when no gradient needs the old value."""
     if torch.is_grad_enabled():
         return states_TD + update_TD
-    return states_TD.add_(update_TD)
+    for rows in _row_blocks(states_TD):
+        states_TD[rows] += update_TD[rows]
+    return states_TD
 
 
 def rotation(positions_T: Tensor, inverse_frequencies: Tensor) -> Rotation:

@@ -15,13 +15,13 @@ class Run(NamedTuple):
 
     start: int
     """The first token's place in the packed batch."""
-    count: int
+    num_texts: int
     length: int
 
     @property
     def end(self) -> int:
         """The place after the last token."""
-        return self.start + self.count * self.length
+        return self.start + self.num_texts * self.length
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,6 @@ class Packed:
     @cached_property
     def positions_T(self) -> Tensor:
         """Each token's place in its own text, int64 ``[total tokens]``."""
-        spans = [torch.arange(run.length).repeat(run.count) for run in self.runs]
+        spans = [torch.arange(run.length).repeat(run.num_texts) for run in self.runs]
         positions = torch.cat(spans) if spans else torch.zeros(0, dtype=torch.int64)
         return positions.to(self.token_ids_T.device)

@@ -168,12 +168,12 @@ def text_problem(text: object, on_empty: OnEmpty = "error") -> str | None:
         return f"is {text!r:.60}, a {type(text).__name__}; only strings can be embedded."
     if on_empty == "error" and not text.strip():
         what = "only white space" if text else "empty"
-        return f"is {what}, which has no meaning to embed. Leave it out, or choose 'zero' for empty texts."
+        return f"is {what}: nothing to embed. Leave it out, or choose 'zero' for empty texts."
     try:
         text.encode()
     except UnicodeEncodeError as error:
         return (
-            f"has a lone surrogate ({text[error.start]!a}) at character {error.start}, which is not "
-            "Unicode text. Read the source with the right encoding, or with errors='replace'."
+            f"has a lone surrogate ({text[error.start]!a}) at character {error.start}, which is "
+            "not Unicode text. Read the source with the right encoding, or errors='replace'."
         )
     return None

@@ -69,7 +69,9 @@ class SafetensorsWeights:
         with _corrupt_is_an_error(self._folder):
             tensor: Tensor = handle.get_tensor(stored)
         if not tensor.is_floating_point():
-            raise ModelFileError(f"{self._folder}: tensor {name} is {tensor.dtype}, not a float type.")
+            raise ModelFileError(
+                f"{self._folder}: tensor {name} is {tensor.dtype}, not a float type."
+            )
         return tensor
 
 
@@ -134,7 +136,7 @@ def _look_up(places: Mapping[str, T], name: str, source: Path) -> T:
     if name not in places:
         raise ModelFileError(
             f"{source} has no tensor {name}, which its configuration asks for "
-            f"({len(places)} tensors are there). The file belongs to another model or is incomplete."
+            f"({len(places)} tensors are there). It is incomplete, or of another model."
         )
     return places[name]
 
