@@ -71,9 +71,13 @@ class Embedder:
         """The precision of products, picked or given: ``fp32`` or ``bf16``."""
         return "bf16" if self.dtype == torch.bfloat16 else "fp32"
 
+    @property
+    def where(self) -> str:
+        """What computes: the processor's name, or torch's name of the device."""
+        return cpu_name() if self.device.type == "cpu" else str(self.device)
+
     def __repr__(self) -> str:
-        where = cpu_name() if self.device.type == "cpu" else str(self.device)
-        return f"Embedder({self.files.path.name}, {self.precision} on {where})"
+        return f"Embedder({self.files.path.name}, {self.precision} on {self.where})"
 
     def encode_query(
         self,

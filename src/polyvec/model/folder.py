@@ -28,6 +28,8 @@ _MODEL_TYPES = {
     "qwen3": True,
 }
 
+_DEFAULT_WINDOW = 4096
+
 _POOLING_WORDS = {
     "mean": "mean", "avg": "mean", "last": "last", "lasttoken": "last", "cls": "cls",
 }  # fmt: skip
@@ -74,8 +76,8 @@ def read_architecture(folder: Path) -> Architecture:
         raise SpecError(
             f"{path} says model_type {model_type!r}; polyvec runs {', '.join(_MODEL_TYPES)}."
         )
-    _refuse_unknown_features(config, path)
     try:
+        _refuse_unknown_features(config, path)
         return _architecture(config, str(model_type))
     except KeyError as error:
         raise ModelFileError(f"{path} lacks the key {error}, which shapes the network.") from error
@@ -104,16 +106,33 @@ def _refuse_unknown_features(config: Json, path: Path) -> None:
     activation = config.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
         raise SpecError(f"{path} says hidden_act {activation!r}; polyvec runs 'silu'.")
-    kinds = set(config.get("layer_types") or ())
+    kinds = _layer_kinds(config)
     if len(kinds) > 1:
         raise SpecError(f"{path} mixes layer types ({', '.join(sorted(kinds))}), which is not run.")
 
 
 def _sliding_window(config: Json, model_type: str) -> int | None:
-    window: int | None = config.get("sliding_window")
-    if model_type.startswith("qwen") and not config.get("use_sliding_window", False):
-        return None  # Qwen's files name a window that is switched off
-    return window if model_type in ("mistral", "qwen2", "qwen3") else None
+    """Return the window of every layer, with transformers' defaults; None where there is none."""
+    if model_type == "mistral":
+        return config.get("sliding_window", _DEFAULT_WINDOW)
+    windowed = _uses_window(config) and _layer_kinds(config) == {"sliding_attention"}
+    return config.get("sliding_window", _DEFAULT_WINDOW) if windowed else None
+
+
+def _uses_window(config: Json) -> bool:
+    """Qwen's files name a window that is switched off, as a rule."""
+    return str(config["model_type"]).startswith("qwen") and bool(config.get("use_sliding_window"))
+
+
+def _layer_kinds(config: Json) -> set[str]:
+    """Return the kinds of attention in a stack; Qwen's window begins at a layer."""
+    if config.get("layer_types"):
+        return set(config["layer_types"])
+    if not _uses_window(config):
+        return {"full_attention"}
+    first = config.get("max_window_layers", 28)
+    layers = range(config["num_hidden_layers"])
+    return {"sliding_attention" if i >= first else "full_attention" for i in layers}
 
 
 def _rope(config: Json) -> Rope:

@@ -8,6 +8,7 @@ block sizes come from the package.
 import mmap
 import struct
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -22,6 +23,7 @@ _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _DEFAULT_ALIGNMENT = 32
 _STRING, _ARRAY = 8, 9
+_MAX_DEPTH = 4
 _SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f",
     7: "<?", 10: "<Q", 11: "<q", 12: "<d",
@@ -120,12 +122,18 @@ class _Cursor:
             return self.array()
         return self.scalar(self.layout(kind))
 
-    def array(self) -> list[Value]:
+    def array(self, depth: int = 1) -> list[Value]:
         kind, count = self.scalar("<I"), self.scalar("<Q")
+        if depth > _MAX_DEPTH:
+            raise ModelFileError(
+                f"{self.path} is corrupt: lists nested over {_MAX_DEPTH} deep before byte "
+                f"{self.place:,}."
+            )
         if kind in (_STRING, _ARRAY):
             if count * 8 > len(self.data):  # each item takes 8 bytes at least
                 self.take(count * 8)
-            return [self.value(kind) for _ in range(count)]
+            item = self.string if kind == _STRING else partial(self.array, depth + 1)
+            return [item() for _ in range(count)]
         layout = self.layout(kind)
         start = self.take(count * struct.calcsize(layout))
         values: list[Value] = np.frombuffer(self.data, layout, count, start).tolist()

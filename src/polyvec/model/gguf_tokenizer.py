@@ -6,6 +6,7 @@ form the models' own ``tokenizer.json`` files give them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
@@ -90,8 +91,7 @@ def _byte_level_bpe(file: GgufFile) -> tuple[Backend, bool]:
         )
     pairs = (str(pair).partition(" ") for pair in _list(file, "tokenizer.ggml.merges"))
     merges = [(left, right) for left, _, right in pairs]
-    model = models.BPE(vocab=_vocabulary(file), merges=merges, ignore_merges=rules.ignore_merges)
-    backend = Backend(model)
+    backend = Backend(_bpe(file, _vocabulary(file), merges, ignore_merges=rules.ignore_merges))
     backend.pre_tokenizer = rules.split()
     backend.decoder = decoders.ByteLevel()
     if rules.nfc:
@@ -101,16 +101,19 @@ def _byte_level_bpe(file: GgufFile) -> tuple[Backend, bool]:
 
 def _sentencepiece_bpe(file: GgufFile) -> Backend:
     vocabulary = _vocabulary(file)
-    scores = [float(str(score)) for score in _list(file, "tokenizer.ggml.scores")]
+    tokens = [str(token) for token in _list(file, "tokenizer.ggml.tokens")]
+    scores = _scores(file, len(tokens))
     unknown = _token(file, "unknown")
-    model = models.BPE(
-        vocab=vocabulary,
-        merges=_merges_by_score(vocabulary, scores),
-        unk_token=None if unknown is None else str(_list(file, "tokenizer.ggml.tokens")[unknown]),
-        fuse_unk=True,
-        byte_fallback=True,
+    backend = Backend(
+        _bpe(
+            file,
+            vocabulary,
+            _merges_by_score(vocabulary, scores),
+            unk_token=None if unknown is None else tokens[unknown],
+            fuse_unk=True,
+            byte_fallback=True,
+        )
     )
-    backend = Backend(model)
     steps: list[normalizers.Normalizer] = [normalizers.Replace(" ", "▁")]
     if file.metadata.get("tokenizer.ggml.add_space_prefix", True):
         steps.insert(0, normalizers.Prepend("▁"))
@@ -119,6 +122,30 @@ def _sentencepiece_bpe(file: GgufFile) -> Backend:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     return backend
+
+
+def _scores(file: GgufFile, count: int) -> list[float]:
+    scores = [s for s in _list(file, "tokenizer.ggml.scores") if isinstance(s, int | float)]
+    if len(scores) != count:
+        raise ModelFileError(
+            f"{file.path} has {len(scores):,} token scores and {count:,} tokens; every token needs "
+            "one. Fetch it again."
+        )
+    return scores
+
+
+def _bpe(
+    file: GgufFile,
+    vocabulary: dict[str, int],
+    merges: list[tuple[str, str]],
+    **options: Any,  # noqa: ANN401 (tokenizers' own)
+) -> models.BPE:
+    try:
+        return models.BPE(vocab=vocabulary, merges=merges, **options)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ModelFileError(
+            f"{file.path} has a tokenizer that contradicts itself: {error}."
+        ) from error
 
 
 def _merges_by_score(vocabulary: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
@@ -169,7 +196,14 @@ def _special(file: GgufFile, name: str, default: bool) -> list[int]:
 
 def _token(file: GgufFile, name: str) -> int | None:
     value = file.metadata.get(f"tokenizer.ggml.{name}_token_id")
-    return value if isinstance(value, int) else None
+    if not isinstance(value, int):
+        return None
+    count = len(_list(file, "tokenizer.ggml.tokens"))
+    if not 0 <= value < count:
+        raise ModelFileError(
+            f"{file.path} says its {name} token is number {value:,} of {count:,}. Fetch it again."
+        )
+    return value
 
 
 def _list(file: GgufFile, key: str) -> list[Value]:

@@ -15,12 +15,11 @@ def pool(states_TD: Tensor, packed: Packed, pooling: Pooling) -> Tensor:
     divided by at least 1; ``last`` and ``cls`` take the last and the first token. A text without
     tokens gives zeros.
     """
-    vectors_ND = states_TD.new_zeros(
-        (len(packed.lengths), states_TD.shape[-1]), dtype=torch.float32
-    )
+    width = states_TD.shape[-1]
+    vectors_ND = states_TD.new_zeros((len(packed.lengths), width), dtype=torch.float32)
     row = 0
     for run in packed.runs:
-        block_NLD = states_TD[run.start : run.end].view(run.num_texts, run.length, -1)
+        block_NLD = states_TD[run.start : run.end].view(run.num_texts, run.length, width)
         vectors_ND[row : row + run.num_texts] = _pool_block(block_NLD, pooling)
         row += run.num_texts
     return vectors_ND

@@ -96,7 +96,14 @@ class GgufWeights:
         info = _look_up(self._places, name, self._file.path)
         tensor = dequantize(self._file.raw(info), info.type, info.shape)
         heads = self._interleaved.get(name.split(".")[-2] if "." in name else name)
-        return tensor if heads is None else _halves_from_pairs(tensor, heads)
+        if heads is None:
+            return tensor
+        if tensor.shape[0] % (2 * heads):
+            raise ModelFileError(
+                f"{self._file.path}: tensor {name} has {tensor.shape[0]} rows, which are not "
+                f"{heads} heads of rotary pairs. The file contradicts itself; fetch it again."
+            )
+        return _halves_from_pairs(tensor, heads)
 
 
 _GGUF_NAMES = {
@@ -121,7 +128,7 @@ def _canonical(gguf_name: str) -> str:
     """``blk.3.attn_q.weight`` to ``layers.3.self_attn.q_proj.weight``."""
     stem, _, kind = gguf_name.rpartition(".")
     layer = ""
-    if stem.startswith("blk."):
+    if stem.startswith("blk.") and stem.count(".") > 1:
         _, number, stem = stem.split(".", 2)
         layer = f"layers.{number}."
     return f"{layer}{_GGUF_NAMES.get(stem, stem)}.{kind}"

@@ -1,0 +1,41 @@
+# A newcomer needs two of these: `make demo` and `make test`. Everything else is for developers.
+# TORCH is what pip is asked for, before anything that needs it: name another build or index with
+# it where yours serves gigabytes of CUDA and you want the CPU's, e.g. make demo TORCH=/path/torch.whl
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test check format bench clean
+
+demo: $(VENV)/.installed
+	@$(BIN)/polyvec similarity --queries examples/queries.jsonl --documents examples/documents.jsonl \
+		--id-column id --relevant-column relevant
+
+test: $(VENV)/.dev
+	@$(BIN)/polyvec pull default
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	@BIN=$(BIN) sh scripts/check
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	@$(BIN)/python bench/encode.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/.installed: pyproject.toml
+	@echo "Building $(VENV): a minute, once."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install $(TORCH)
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
+	@$(PIP) install --requirement requirements-dev.txt
+	@touch $@

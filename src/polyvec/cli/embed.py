@@ -1,0 +1,202 @@
+"""``polyvec embed``: texts, files or standard input to vectors."""
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+import polyvec
+from polyvec.cli.options import (
+    MESSAGES,
+    AttentionOption,
+    DeviceOption,
+    FormatOption,
+    IdColumnOption,
+    InstructionOption,
+    JsonOption,
+    MaxTokensOption,
+    ModelOption,
+    OnEmptyOption,
+    PoolingOption,
+    PrecisionOption,
+    TextColumnOption,
+    TruncateOption,
+)
+from polyvec.cli.output import announce, print_json, warn_of_cuts
+from polyvec.engine.bulk import BulkReport, BulkSettings, checked, embed_rows
+from polyvec.engine.progress import progress_bar
+from polyvec.engine.rows import STDIN, Columns, Row, check_readable, read_rows
+from polyvec.engine.vectors import check_writable, json_line
+from polyvec.errors import InputError
+from polyvec.settings import resolve_settings
+from polyvec.spec import Role
+
+if TYPE_CHECKING:
+    from polyvec.engine.embedder import Embedder
+
+_STREAM_ROWS = 256
+_SHOWN_NUMBERS = 6
+
+
+def embed(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts.", show_default=False)] = None,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="A file: .txt (a text a line), .jsonl, .csv, .tsv, .parquet, or any of them .gz; "
+            "- is standard input. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help=".npy, .jsonl or .parquet.", show_default=False),
+    ] = None,
+    role: Annotated[
+        Role | None, typer.Option("--role", help="[default: document]", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what an interrupted run had done.")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="A TOML file of settings; flags win over it."),
+    ] = None,
+    model: ModelOption = "default",
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = "auto",
+    attention: AttentionOption = None,
+    pooling: PoolingOption = None,
+    max_tokens: MaxTokensOption = None,
+    instruction: InstructionOption = None,
+    truncate: TruncateOption | None = None,
+    on_empty: OnEmptyOption | None = None,
+    dimensions: Annotated[
+        int | None, typer.Option("--dimensions", help="A shorter length, for Matryoshka models.")
+    ] = None,
+    text_column: TextColumnOption = "text",
+    id_column: IdColumnOption = None,
+    format: FormatOption = None,  # noqa: A002 (the option's name)
+) -> None:
+    """Turn texts into vectors.
+
+    Texts come as arguments, from files (`--input`), or from standard input.
+
+    Examples:
+    - `polyvec embed "Guten Morgen" "おはよう"`
+    - `polyvec embed --role query "Where is Paris?" --json`
+    - `polyvec embed --input corpus.jsonl --text-column body --id-column id --output corpus.parquet`
+    - `zcat lines.txt.gz | polyvec embed --output lines.npy`
+
+    A long run that was interrupted goes on where it stopped: give the same command again.
+    """
+    flags: dict[str, object] = {"role": role, "instruction": instruction, "truncate": truncate}
+    flags |= {"on_empty": on_empty, "dimensions": dimensions}
+    settings = resolve_settings(BulkSettings, config, flags)
+    columns = Columns(text_column, id_column)
+    paths = _paths(texts, inputs)
+    check_readable(paths, format)
+    if output is not None:
+        check_writable(output, force)
+    elif paths and not as_json:
+        raise InputError(
+            "Texts from a file or standard input need --output FILE for their vectors, or --json "
+            "to print them."
+        )
+    embedder = polyvec.load(
+        model,
+        precision=precision,
+        device=device,
+        attention=attention,
+        pooling=pooling,
+        max_tokens=max_tokens,
+    )
+    announce(embedder, model)
+    rows = read_rows(paths, columns, format) if paths else _rows_of(texts or [])
+    if output is not None:
+        _to_file(embedder, rows, output, settings, restart, as_json)
+    elif as_json:
+        _to_stdout(embedder, rows, settings)
+    else:
+        _to_people(embedder, list(rows), settings)
+
+
+def _paths(texts: list[str] | None, inputs: list[Path] | None) -> list[Path]:
+    if texts and inputs:
+        raise InputError("Give texts as arguments or files with --input, not both.")
+    if texts or inputs:
+        return inputs or []
+    if sys.stdin.isatty():
+        raise InputError(
+            "Nothing to embed. Give texts as arguments, files with --input, or pipe lines in."
+        )
+    return [STDIN]
+
+
+def _rows_of(texts: list[str]) -> Iterator[Row]:
+    return (Row(text, n, f"argument {n + 1}") for n, text in enumerate(texts))
+
+
+def _to_file(
+    embedder: "Embedder",
+    rows: Iterator[Row],
+    output: Path,
+    settings: BulkSettings,
+    restart: bool,
+    as_json: bool,
+) -> None:
+    show = None if sys.stderr.isatty() else False
+    try:
+        with progress_bar(None, show) as progress:
+            report = embed_rows(
+                embedder, rows, output, settings, restart=restart, progress=progress
+            )
+    except KeyboardInterrupt:
+        MESSAGES.print(f"Interrupted. Give the same command again to go on with {output}.")
+        raise typer.Exit(130) from None
+    warn_of_cuts(report.cut, report.rows, embedder.spec.max_tokens, settings.truncate)
+    if as_json:
+        print_json({"output": str(output), **report.facts()})
+    else:
+        typer.echo(_sentence(report, output))
+
+
+def _sentence(report: BulkReport, output: Path) -> str:
+    resumed = f" ({report.resumed_rows:,} from an interrupted run)" if report.resumed_rows else ""
+    return (
+        f"{report.rows:,} texts{resumed}, {report.tokens:,} tokens to {output} "
+        f"[{report.rows}, {report.dimension}] in {report.seconds:,.1f} s: "
+        f"{report.tokens_per_s:,.0f} tokens/s"
+    )
+
+
+def _to_stdout(embedder: "Embedder", rows: Iterator[Row], settings: BulkSettings) -> None:
+    """Print a JSON line a text, as soon as its batch is done."""
+    rows = checked(rows, settings.on_empty)
+    while chunk := list(islice(rows, _STREAM_ROWS)):
+        embedding = embedder.embed([row.text for row in chunk], **settings.arguments())
+        for row, vector in zip(chunk, embedding.vectors, strict=True):
+            sys.stdout.buffer.write(json_line(row.id, vector))
+        sys.stdout.buffer.flush()
+        cut = len(embedding.cut)
+        warn_of_cuts(cut, len(chunk), embedder.spec.max_tokens, settings.truncate)
+
+
+def _to_people(embedder: "Embedder", rows: list[Row], settings: BulkSettings) -> None:
+    embedding = embedder.embed([row.text for row in rows], **settings.arguments())
+    warn_of_cuts(len(embedding.cut), len(rows), embedder.spec.max_tokens, settings.truncate)
+    for row, vector, count in zip(rows, embedding.vectors, embedding.token_counts, strict=True):
+        start = " ".join(f"{x:+.4f}" for x in vector[:_SHOWN_NUMBERS])
+        typer.echo(
+            f"{row.text}\n  {count} tokens, {len(vector)} numbers, length "
+            f"{np.linalg.norm(vector):.4f}: {start} ..."
+        )
+    MESSAGES.print("[dim]All numbers: --json, or --output FILE.npy[/]")

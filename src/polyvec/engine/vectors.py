@@ -1,0 +1,119 @@
+"""Vectors and their ids to a file: ``.npy``, ``.jsonl`` or ``.parquet``."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from polyvec.engine.rows import RowId, parquet_module
+from polyvec.errors import DiskFullError, OutputError
+
+SUFFIXES = (".npy", ".jsonl", ".parquet")
+
+_BLOCK_ROWS = 1_024
+_JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+
+Vectors = npt.NDArray[np.float32]
+
+
+def check_writable(path: Path, force: bool = False) -> None:
+    """Refuse an output that cannot be written, before any work is done.
+
+    Raises:
+        OutputError: The ending is unknown, the folder is missing or not writable, or something
+            is there already and ``force`` is not set.
+        MissingExtraError: Parquet is asked for and pyarrow is not installed.
+    """
+    if path.suffix not in SUFFIXES:
+        raise OutputError(f"{path} must end in one of {', '.join(SUFFIXES)}.")
+    if path.suffix == ".parquet":
+        parquet_module()
+    if path.is_dir() or (path.exists() and not force):
+        raise OutputError(f"{path} exists already; use --force to replace it, or another name.")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"{path} cannot be written: there is no folder {folder}. Make it first.")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{path} cannot be written: the folder {folder} is not writable.")
+
+
+def json_line(row_id: RowId, vector: Vectors) -> bytes:
+    """Return a JSONL line: ``{"id": ..., "embedding": [...]}``, shortest exact float32 digits."""
+    return orjson.dumps({"id": row_id, "embedding": np.ascontiguousarray(vector)}, option=_JSON)
+
+
+def write_vectors(path: Path, vectors: Vectors, ids: Iterator[RowId]) -> None:
+    """Write vectors in the format of the path's ending, under a temporary name, then rename.
+
+    ``vectors`` may be memory-mapped: it is read in blocks. Parquet's ids are strings, because
+    an Arrow column has one type; ``.npy`` has no ids, its rows are in the order of the input.
+
+    Raises:
+        DiskFullError: There is no room; the temporary file is removed.
+    """
+    partial = path.with_name(f".{path.name}.writing")
+    write = {".npy": _write_npy, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix]
+    try:
+        with disk_full_is_an_error(path):
+            write(partial, vectors, ids)
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _blocks(vectors: Vectors) -> Iterator[Vectors]:
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        yield vectors[start : start + _BLOCK_ROWS]
+
+
+def _write_npy(path: Path, vectors: Vectors, _ids: Iterator[RowId]) -> None:
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(vectors)
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in _blocks(vectors):
+            file.write(block.tobytes())
+
+
+def _write_jsonl(path: Path, vectors: Vectors, ids: Iterator[RowId]) -> None:
+    with path.open("wb") as file:
+        for block in _blocks(vectors):
+            for vector, row_id in zip(block, ids, strict=False):
+                file.write(json_line(row_id, vector))
+
+
+def _write_parquet(path: Path, vectors: Vectors, ids: Iterator[RowId]) -> None:
+    parquet = parquet_module()
+    import pyarrow as pa
+
+    width = vectors.shape[1]
+    schema = pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float32(), width))])
+    with parquet.ParquetWriter(path, schema) as writer:
+        for block in _blocks(vectors):
+            names = pa.array([str(row_id) for row_id in islice(ids, len(block))], pa.string())
+            flat = pa.array(np.ascontiguousarray(block).reshape(-1))
+            column = pa.FixedSizeListArray.from_arrays(flat, width)
+            writer.write_table(pa.Table.from_arrays([names, column], schema=schema))
+
+
+@contextmanager
+def disk_full_is_an_error(path: Path) -> Iterator[None]:
+    """Turn "no space left" into an error that says where.
+
+    Raises:
+        DiskFullError: The disk of ``path`` is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFullError(
+            f"No room left on the disk of {path}. Make room and run the same command again: it "
+            "goes on where it stopped."
+        ) from error
