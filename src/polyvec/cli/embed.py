@@ -29,7 +29,7 @@ from polyvec.cli.options import (
 from polyvec.cli.output import announce, print_json, warn_of_cuts
 from polyvec.engine.bulk import BulkReport, BulkSettings, checked, embed_rows
 from polyvec.engine.progress import progress_bar
-from polyvec.engine.rows import STDIN, Columns, Row, check_readable, read_rows
+from polyvec.engine.rows import STDIN, Columns, Row, check_readable, count_rows, read_rows
 from polyvec.engine.vectors import check_writable, json_line
 from polyvec.errors import InputError
 from polyvec.settings import resolve_settings
@@ -121,8 +121,10 @@ def embed(
     )
     announce(embedder, model)
     rows = read_rows(paths, columns, format) if paths else _rows_of(texts or [])
+    rows = checked(rows, settings.on_empty)
+    total = count_rows(paths, format) if paths else len(texts or [])
     if output is not None:
-        _to_file(embedder, rows, output, settings, restart, as_json)
+        _to_file(embedder, rows, output, settings, total, restart, as_json)
     elif as_json:
         _to_stdout(embedder, rows, settings)
     else:
@@ -150,12 +152,12 @@ def _to_file(
     rows: Iterator[Row],
     output: Path,
     settings: BulkSettings,
+    total: int | None,
     restart: bool,
     as_json: bool,
 ) -> None:
-    show = None if sys.stderr.isatty() else False
     try:
-        with progress_bar(None, show) as progress:
+        with progress_bar(total) as progress:
             report = embed_rows(
                 embedder, rows, output, settings, restart=restart, progress=progress
             )
@@ -180,7 +182,6 @@ def _sentence(report: BulkReport, output: Path) -> str:
 
 def _to_stdout(embedder: "Embedder", rows: Iterator[Row], settings: BulkSettings) -> None:
     """Print a JSON line a text, as soon as its batch is done."""
-    rows = checked(rows, settings.on_empty)
     while chunk := list(islice(rows, _STREAM_ROWS)):
         embedding = embedder.embed([row.text for row in chunk], **settings.arguments())
         for row, vector in zip(chunk, embedding.vectors, strict=True):

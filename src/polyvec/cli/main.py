@@ -46,7 +46,7 @@ def run() -> None:
     """Run the command line; an error that polyvec foresaw is one message and an exit code."""
     warnings.showwarning = _show_warning
     try:
-        app()
+        app(prog_name="polyvec")
     except PolyvecError as error:
         MESSAGES.print(f"[bold red]error:[/] {_plain(str(error))}")
         sys.exit(error.exit_code)

@@ -99,7 +99,7 @@ def embed_rows(
 
     Args:
         embedder: The model.
-        rows: From :func:`polyvec.engine.rows.read_rows`, the whole input, also when resuming.
+        rows: The whole input, also when resuming; see :func:`checked`.
         output: A path that passed :func:`polyvec.engine.vectors.check_writable`.
         settings: How to embed.
         restart: Throw away what an interrupted run had finished.
@@ -118,8 +118,7 @@ def embed_rows(
     if progress is not None and resumed:
         progress(resumed, 0)
     with disk_full_is_an_error(output):
-        checked_rows = checked(rows, settings.on_empty)
-        for chunk, embedding in _embed_chunks(embedder, checked_rows, settings, progress):
+        for chunk, embedding in _embed_chunks(embedder, rows, settings, progress):
             partial.append(chunk, embedding)
         partial.finish(dimension)
     state, seconds = partial.state, time.monotonic() - started
@@ -198,7 +197,6 @@ class _Partial:
 
     def _read(self, made_by: dict[str, Any]) -> _State:
         if not self.state_file.exists():
-            self.folder.mkdir(exist_ok=True)
             return _State(made_by)
         state = _State(**orjson.loads(self.state_file.read_bytes()))
         ours = orjson.loads(orjson.dumps(made_by))
@@ -229,6 +227,7 @@ class _Partial:
 
     def append(self, rows: list[Row], embedding: Embedding) -> None:
         """Write a chunk, and only then count it."""
+        self.folder.mkdir(exist_ok=True)
         for row in rows:
             self._count(row)
         ids = b"".join(orjson.dumps(row.id, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
@@ -247,20 +246,18 @@ class _Partial:
 
     def finish(self, dimension: int) -> None:
         """Write the output and what made it; remove the folder."""
-        shape = (self.state.rows, dimension)
         if self.state.rows:
-            vectors = np.memmap(self.vectors, np.float32, "r", shape=shape)
+            vectors = np.memmap(self.vectors, np.float32, "r", shape=(self.state.rows, dimension))
+            with self.ids.open("rb") as lines:
+                ids: Iterator[RowId] = (orjson.loads(line) for line in lines)
+                write_vectors(self.output, vectors, ids)
         else:
-            vectors = np.zeros(shape, np.float32)  # type: ignore[assignment]
-            self.ids.touch()
-        with self.ids.open("rb") as lines:
-            ids: Iterator[RowId] = (orjson.loads(line) for line in lines)
-            write_vectors(self.output, vectors, ids)
+            write_vectors(self.output, np.zeros((0, dimension), np.float32), iter(()))
         facts = {"rows": self.state.rows, "dimension": dimension, "tokens": self.state.tokens}
         facts |= {"cut": self.state.cut, **self.state.made_by}
         manifest = self.output.with_name(self.output.name + ".json")
         _write_whole(manifest, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=not self.state.rows)
 
 
 def _write_at(path: Path, place: int, data: bytes) -> None:

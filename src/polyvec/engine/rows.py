@@ -17,6 +17,9 @@ RowId = str | int
 
 STDIN = Path("-")
 
+_MAX_COUNTED_BYTES = 2**31
+"""Lines of larger files are not counted first: that would take seconds."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -61,6 +64,23 @@ def read_rows(
             row_id = number if cells.id is None else cells.id
             yield Row(cells.text, row_id, f"{_name(path)}, line {line}", cells.relevant)
             number += 1
+
+
+def count_rows(paths: Sequence[Path], stated_format: Format | None = None) -> int | None:
+    """Return about how many rows files have, for a progress bar; None where that is not cheap.
+
+    Lines are counted, so a CSV with line ends inside its cells has fewer rows.
+    """
+    total = 0
+    for path in paths:
+        if _format(path, stated_format) == "parquet":
+            total += parquet_module().read_metadata(path).num_rows
+        elif path == STDIN or path.suffix == ".gz" or path.stat().st_size > _MAX_COUNTED_BYTES:
+            return None
+        else:
+            with _open(path) as file:
+                total += sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
+    return total
 
 
 def check_readable(paths: Sequence[Path], stated_format: Format | None) -> None:
@@ -162,7 +182,7 @@ def _read_table(path: Path, columns: Columns, delimiter: str) -> _Lines:
             where = f"{_name(path)}, line {reader.line_num}"
             yield reader.line_num, _cells(record, columns, where)
     except csv.Error as error:
-        raise InputError(f"{_name(path)}, line {reader.line_num}: {error}.") from error
+        raise InputError(f"{_name(path)}, line {reader.reader.line_num}: {error}.") from error
 
 
 def _read_csv(path: Path, columns: Columns) -> _Lines:
@@ -175,6 +195,8 @@ def _read_tsv(path: Path, columns: Columns) -> _Lines:
 
 def _read_parquet(path: Path, columns: Columns) -> _Lines:
     parquet = parquet_module()
+    from pyarrow.lib import ArrowException
+
     number = 0
     try:
         file = parquet.ParquetFile(path)
@@ -186,7 +208,7 @@ def _read_parquet(path: Path, columns: Columns) -> _Lines:
             for record in batch.to_pylist():
                 number += 1
                 yield number, _cells(record, columns, f"{_name(path)}, row {number}")
-    except (OSError, parquet.lib.ArrowException) as error:
+    except (OSError, ArrowException) as error:
         raise InputError(f"{_name(path)}, after row {number}: {error}.") from error
 
 

@@ -25,8 +25,9 @@ class Runner:
         self.table_VD = table.to(device, dtype)
         gain = read_checked(files, "norm.weight", (shape.hidden_size,))
         self.final_gain_D = gain.to(device, torch.float32)
-        self.frequencies = _frequencies(files).to(device)
         self.source: LayerSource = ResidentLayers(files, dtype, device)
+        # After the layers, whose shapes have shown by now that head_dim is no corrupt number.
+        self.frequencies = _frequencies(files).to(device)
 
     def run(self, batches: Sequence[Packed]) -> list[Tensor]:
         """Return each batch's token states, fp32 ``[T, D]``, after the final norm."""

@@ -183,9 +183,9 @@ def _locate(info: _TensorInfo, data_start: int, path: Path) -> GgufTensor:
             f"{path}: tensor {info.name} has type {info.type_id}, which is not a GGML type."
         ) from error
     block_size, block_bytes = GGML_QUANT_SIZES[kind]
-    if not info.shape or info.shape[-1] % block_size:
+    if not info.shape or 0 in info.shape or info.shape[-1] % block_size:
         raise ModelFileError(
-            f"{path}: tensor {info.name} has shape {list(info.shape)}, whose rows are not whole "
+            f"{path}: tensor {info.name} has shape {list(info.shape)}, which is not rows of whole "
             f"{kind.name} blocks of {block_size}."
         )
     num_bytes = prod(info.shape) // block_size * block_bytes

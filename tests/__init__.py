@@ -1,0 +1,1 @@
+"""Tests: small models built in code, compared with the reference libraries."""
