@@ -142,7 +142,9 @@ class Architecture:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.type is int and (type(value) is not int or value < 1):
+            left_out = value is None and field.type == int | None
+            counts = field.type in (int, int | None) and not left_out
+            if counts and (type(value) is not int or value < 1):
                 raise SpecError(f"{field.name} is {value!r}; it must be a positive whole number.")
         if self.num_heads % self.num_kv_heads:
             raise SpecError(

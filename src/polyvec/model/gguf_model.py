@@ -21,7 +21,7 @@ def gguf_architecture(file: GgufFile) -> Architecture:
         ModelFileError: A needed key is missing.
     """
     name = file.metadata.get("general.architecture")
-    if name not in _ARCHITECTURES:
+    if str(name) not in _ARCHITECTURES:
         raise SpecError(
             f"{file.path} is of architecture {name!r}; polyvec runs {', '.join(_ARCHITECTURES)}."
         )
@@ -33,10 +33,10 @@ def gguf_architecture(file: GgufFile) -> Architecture:
         num_layers=_integer(file, "block_count"),
         num_heads=heads,
         num_kv_heads=_integer(file, "attention.head_count_kv", heads),
-        head_dim=_integer(file, "attention.key_length", hidden_size // heads),
+        head_dim=_integer(file, "attention.key_length", hidden_size // max(heads, 1)),
         intermediate_size=_integer(file, "feed_forward_length"),
         vocab_size=_vocab_size(file),
-        norm_eps=float(_value(file, "attention.layer_norm_rms_epsilon", 1e-5)),
+        norm_eps=_number(file, "attention.layer_norm_rms_epsilon", 1e-5),
         rope=_rope(file),
         max_positions=_integer(file, "context_length"),
         qk_norm=_ARCHITECTURES[str(name)],
@@ -58,25 +58,25 @@ def gguf_facts(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
         "document_prefix": "",
         "default_instruction": "",
     }
-    pooling = _value(file, "pooling_type", None)
-    if pooling in _POOLING:
-        facts["pooling"] = _POOLING[pooling]
+    pooling = _POOLING.get(_integer(file, "pooling_type", 0))
+    if pooling is not None:
+        facts["pooling"] = pooling
     causal = _value(file, "attention.causal", None)
     if causal is not None:
         facts["attention"] = "causal" if causal else "bidirectional"
-    elif pooling in _POOLING and architecture.model_type != "llama-embed":
+    elif pooling is not None and architecture.model_type != "llama-embed":
         facts["attention"] = "causal"
     return facts
 
 
 def _rope(file: GgufFile) -> Rope:
-    theta = float(_value(file, "rope.freq_base", 10000.0))
+    theta = _number(file, "rope.freq_base", 10000.0)
     kind = _value(file, "rope.scaling.type", "none")
     if kind == "none":
         return Rope(theta)
     if kind != "linear":
         raise SpecError(f"{file.path} has RoPE scaling {kind!r}; polyvec runs none and linear.")
-    return Rope(theta, "linear", factor=float(_value(file, "rope.scaling.factor", 1.0)))
+    return Rope(theta, "linear", factor=_number(file, "rope.scaling.factor", 1.0))
 
 
 def _vocab_size(file: GgufFile) -> int:
@@ -98,3 +98,13 @@ def _integer(file: GgufFile, key: str, default: int | None = None) -> int:
             "number is needed."
         )
     return value
+
+
+def _number(file: GgufFile, key: str, default: float) -> float:
+    value = _value(file, key, default)
+    if not isinstance(value, int | float):
+        raise ModelFileError(
+            f"{file.path}: key {file.metadata['general.architecture']}.{key} is {value!r}; a "
+            "number is needed."
+        )
+    return float(value)
