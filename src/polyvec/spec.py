@@ -71,6 +71,7 @@ class Spec:
 
     def prefix(self, role: Role, instruction: str | None = None) -> str:
         """Return what is written before a text: see :meth:`render`."""
+        check_choice("role", role, Role)
         if role == "document":
             if instruction is not None:
                 raise InputError(
@@ -120,8 +121,8 @@ class Rope:
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """The shape of a packed Llama-family transformer."""
+class LlamaArchitecture:
+    """The shape of a Llama-family transformer (Llama, Mistral, Qwen)."""
 
     model_type: str
     hidden_size: int
@@ -140,12 +141,7 @@ class Architecture:
     """Tokens further apart than this do not see each other (Mistral v0.1)."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            left_out = value is None and field.type == int | None
-            counts = field.type in (int, int | None) and not left_out
-            if counts and (type(value) is not int or value < 1):
-                raise SpecError(f"{field.name} is {value!r}; it must be a positive whole number.")
+        _check_counts(self)
         if self.num_heads % self.num_kv_heads:
             raise SpecError(
                 f"{self.num_heads} query heads cannot share {self.num_kv_heads} key/value heads; "
@@ -163,6 +159,84 @@ class Architecture:
         norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
         layers = self.num_layers * (attention + feed_forward + norms)
         return self.vocab_size * self.hidden_size + layers + self.hidden_size
+
+
+def check_choice(name: str, value: str, choices: object) -> None:
+    """Refuse a value that is none of a ``Literal``'s.
+
+    Raises:
+        InputError: It is another one; the message lists those allowed.
+    """
+    allowed = get_args(choices)
+    if value not in allowed:
+        raise InputError(f"{name} is {value!r}; allowed: {', '.join(allowed)}.")
+
+
+@dataclass(frozen=True)
+class BertArchitecture:
+    """The shape of a BERT-family encoder (BERT, RoBERTa, XLM-RoBERTa): always bidirectional."""
+
+    model_type: str
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    vocab_size: int
+    norm_eps: float
+    num_positions: int
+    """Rows of the table of learned positions."""
+    num_token_types: int
+    position_offset: int | None = None
+    """RoBERTa counts positions from the number after the padding token's id; None: from 0."""
+
+    def __post_init__(self) -> None:
+        _check_counts(self)
+        if self.hidden_size % self.num_heads:
+            raise SpecError(
+                f"hidden_size {self.hidden_size} cannot be shared by {self.num_heads} heads; the "
+                "first must be a multiple of the second."
+            )
+        if self.max_positions < 1:
+            raise SpecError(
+                f"{self.num_positions} positions counted from {self.position_offset} leave none."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """The size of a head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Every head has keys and values of its own."""
+        return self.num_heads
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens that have a learned position."""
+        return self.num_positions - (self.position_offset or 0)
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights in the network, biases and tables included, pooler and other heads not."""
+        hidden, width = self.hidden_size, self.intermediate_size
+        attention = 4 * hidden * (hidden + 1)
+        feed_forward = 2 * hidden * width + width + hidden
+        norms = 4 * hidden
+        rows = self.vocab_size + self.num_positions + self.num_token_types + 2
+        return rows * hidden + self.num_layers * (attention + feed_forward + norms)
+
+
+Architecture = LlamaArchitecture | BertArchitecture
+
+
+def _check_counts(shape: Architecture) -> None:
+    for field in fields(shape):
+        value = getattr(shape, field.name)
+        left_out = value is None and field.type == (int | None)
+        counts = field.type in (int, int | None) and not left_out
+        if counts and (type(value) is not int or value < 1):
+            raise SpecError(f"{field.name} is {value!r}; it must be a positive whole number.")
 
 
 def spec_facts(spec: Spec) -> dict[str, object]:

@@ -91,6 +91,7 @@ def embed(
     Texts come as arguments, from files (`--input`), or from standard input.
 
     Examples:
+
     - `polyvec embed "Guten Morgen" "おはよう"`
     - `polyvec embed --role query "Where is Paris?" --json`
     - `polyvec embed --input corpus.jsonl --text-column body --id-column id --output corpus.parquet`

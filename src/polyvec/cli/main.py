@@ -7,7 +7,7 @@ import warnings
 import typer
 
 import polyvec
-from polyvec.cli import embed, models, similarity
+from polyvec.cli import embed, export, models, similarity, verify
 from polyvec.cli.options import MESSAGES
 from polyvec.errors import PolyvecError
 
@@ -25,6 +25,8 @@ app.command("similarity")(similarity.similarity)
 app.command("pull")(models.pull)
 app.command("models")(models.list_models)
 app.command("info")(models.info)
+app.command("export")(export.export)
+app.command("verify")(verify.verify)
 
 
 def _print_version(wanted: bool) -> None:

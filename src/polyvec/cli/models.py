@@ -11,7 +11,14 @@ from rich.text import Text
 from polyvec.cli.options import AttentionOption, JsonOption, MaxTokensOption, PoolingOption
 from polyvec.cli.output import print_json, results_console
 from polyvec.hub import ALIASES, cached_models, resolve
-from polyvec.spec import INSTRUCTION_SLOT, Spec, spec_facts
+from polyvec.spec import (
+    INSTRUCTION_SLOT,
+    Architecture,
+    BertArchitecture,
+    LlamaArchitecture,
+    Spec,
+    spec_facts,
+)
 
 if TYPE_CHECKING:
     from polyvec.model.files import ModelFiles
@@ -34,6 +41,7 @@ def pull(
     """Fetch a model, so that it is here when it is needed.
 
     Examples:
+
     - `polyvec pull default`
     - `polyvec pull hf:Qwen/Qwen3-Embedding-0.6B`
     """
@@ -98,6 +106,7 @@ def info(
     """Say what a model is: attention, pooling, templates, limits, size, fingerprint.
 
     Examples:
+
     - `polyvec info`
     - `polyvec info ./my-model`
     - `polyvec info model.gguf --pooling mean --attention bidirectional`
@@ -148,19 +157,31 @@ def _words(files: "ModelFiles", model: str) -> list[tuple[str, str]]:
     ]
     if INSTRUCTION_SLOT in spec.query_prefix:
         rows += [("instruction", f"{spec.default_instruction!r} unless another is given")]
-    heads = f"{shape.num_heads} of {shape.head_dim}, {shape.num_kv_heads} for keys and values"
     return [
         *rows,
         ("added tokens", _added_tokens(files)),
         ("dimension", _dimension(spec)),
         ("longest text", f"{spec.max_tokens:,} tokens; longer ones are cut, and that is reported"),
         ("network", f"{shape.model_type}, {shape.num_layers} layers, {shape.hidden_size} wide"),
-        ("heads", heads),
-        ("positions", f"RoPE {shape.rope.kind}, base {shape.rope.theta:,.0f}"),
+        ("heads", _heads(shape)),
+        ("positions", _positions(shape)),
         ("vocabulary", f"{shape.vocab_size:,} tokens"),
         ("parameters", f"{shape.num_parameters:,}"),
         ("fingerprint", files.fingerprint()),
     ]
+
+
+def _heads(shape: Architecture) -> str:
+    heads = f"{shape.num_heads} of {shape.head_dim}"
+    if isinstance(shape, BertArchitecture):
+        return heads
+    return f"{heads}, {shape.num_kv_heads} for keys and values"
+
+
+def _positions(shape: Architecture) -> str:
+    if isinstance(shape, LlamaArchitecture):
+        return f"RoPE {shape.rope.kind}, base {shape.rope.theta:,.0f}"
+    return f"learned, {shape.max_positions:,} of them"
 
 
 def _template(prefix: str) -> str:

@@ -81,6 +81,7 @@ def similarity(
     With arguments, the first text is the query and the others are documents.
 
     Examples:
+
     - `polyvec similarity "Where is Paris?" "Paris liegt in Frankreich." "パリは料理で有名です。"`
     - `polyvec similarity --queries q.jsonl --documents d.jsonl --id-column id --top-k 3`
     """

@@ -1,5 +1,6 @@
 """The face of the engine: texts and a role in, vectors out."""
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from polyvec.hub import resolve
 from polyvec.model.files import ModelFiles, open_model
 from polyvec.model.packing import Packed
 from polyvec.model.pooling import normalize, pool
-from polyvec.model.tokens import OnEmpty, Truncate, check_texts
+from polyvec.model.tokens import OnEmpty, Tokenizer, Truncate, check_texts
 from polyvec.spec import Attention, Pooling, Role, Spec
 
 Vectors = npt.NDArray[np.float32]
@@ -70,6 +71,22 @@ class Embedder:
     def precision(self) -> str:
         """The precision of products, picked or given: ``fp32`` or ``bf16``."""
         return "bf16" if self.dtype == torch.bfloat16 else "fp32"
+
+    def varied(self, spec: Spec, tokenizer: Tokenizer) -> "Embedder":
+        """Return an embedder on the same weights that reads texts another way.
+
+        For finding out what another program did to a model; ``spec`` may state what the model was
+        never trained for.
+        """
+        other = copy.copy(self)
+        other.spec, other.tokenizer = spec, tokenizer
+        other.runner = self.runner.with_attention(spec.attention)
+        return other
+
+    @property
+    def can_vary_attention(self) -> bool:
+        """Whether the network runs causal as well as bidirectional: decoders do."""
+        return self.runner.can_vary_attention
 
     @property
     def where(self) -> str:
@@ -183,7 +200,10 @@ class Embedder:
         Raises:
             InputError: The sets are not two matrices of the same width.
         """
-        left, right = (np.asarray(x, dtype=np.float32) for x in (a, b))
+        try:
+            left, right = (np.asarray(x, dtype=np.float32) for x in (a, b))
+        except ValueError as error:
+            raise InputError(f"similarity takes two sets of vectors, [n, d]: {error}") from error
         if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
             raise InputError(
                 f"similarity takes two sets of vectors of one length, [n, d] and [m, d]; given: "

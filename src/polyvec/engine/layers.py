@@ -1,51 +1,109 @@
 """Where the runner gets a model's layers from."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from polyvec.engine.linear import DenseLinear, gated, linear
+from polyvec.engine.linear import DenseLinear, gated, gelu, linear
 from polyvec.errors import ModelFileError
+from polyvec.model import llama, xlmr
 from polyvec.model.files import ModelFiles
-from polyvec.model.llama import Layer
+from polyvec.spec import BertArchitecture, LlamaArchitecture
+
+L = TypeVar("L")
+L_co = TypeVar("L_co", covariant=True)
+
+# Saved by old versions of transformers; computed, not learned.
+_BUFFERS = ("rotary_emb.inv_freq", "embeddings.position_ids")
 
 
-class LayerSource(Protocol):
+class LayerSource(Protocol[L_co]):
     """A model's blocks, first to last. The runner does not know where they come from."""
 
-    def layers(self) -> Iterator[Layer]:
+    def layers(self) -> Iterator[L_co]:
         """Give each layer, ready to multiply with."""
         ...
 
 
-class ResidentLayers:
+class ResidentLayers(Generic[L]):
     """All layers in memory, arranged for this machine once."""
 
-    def __init__(self, files: ModelFiles, dtype: torch.dtype, device: torch.device) -> None:
-        reader = _LayerReader(files, dtype, device)
-        self._layers = [reader.read(number) for number in range(files.architecture.num_layers)]
+    def __init__(self, reader: "LayerReader[L]") -> None:
+        count = reader.files.architecture.num_layers
+        self._layers = [reader.read(number) for number in range(count)]
         reader.refuse_unread()
 
-    def layers(self) -> Iterator[Layer]:
+    def layers(self) -> Iterator[L]:
         """Give each layer."""
         return iter(self._layers)
 
 
-class _LayerReader:
-    """Reads layers from files and checks their shapes.
+class LayerReader(ABC, Generic[L]):
+    """Reads layers from files and checks their shapes."""
+
+    prefixes: tuple[str, ...]
+    """What the names of tensors that would change vectors begin with."""
+
+    def __init__(self, files: ModelFiles, dtype: torch.dtype, device: torch.device) -> None:
+        self.files, self.dtype, self.device = files, dtype, device
+        self.unread = {name for name in files.weights.names if name.startswith(self.prefixes)}
+
+    @abstractmethod
+    def read(self, number: int) -> L:
+        """Read a layer."""
+
+    def projection(self, name: str, rows: int, columns: int) -> DenseLinear:
+        """Read a weight, and a bias if there is one."""
+        weight = self.tensor(f"{name}.weight", (rows, columns))
+        bias = None
+        if f"{name}.bias" in self.files.weights.names:
+            bias = self.tensor(f"{name}.bias", (rows,)).to(self.device, self.dtype)
+        return DenseLinear(weight.to(self.device, self.dtype), bias)
+
+    def vector(self, name: str, size: int) -> Tensor:
+        """Read a vector, as fp32."""
+        return self.tensor(name, (size,)).to(self.device, torch.float32)
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Read a tensor of a shape; see :func:`read_checked`."""
+        self.unread.discard(name)
+        return read_checked(self.files, name, shape)
+
+    def refuse_unread(self) -> None:
+        """A tensor nobody asked for would have changed the vectors."""
+        unread = {name for name in self.unread if not name.endswith(_BUFFERS)}
+        if unread:
+            raise ModelFileError(
+                f"{self.files.path} has {len(unread)} tensor(s) its configuration does not "
+                f"account for: {', '.join(sorted(unread)[:3])}. The two do not belong together."
+            )
+
+
+class LlamaReader(LayerReader[llama.Layer]):
+    """Reads a Llama's layers.
 
     Norm gains are not folded into the projections: that would round bf16 weights once more
     (cosine to fp32 .9987 instead of .9991 on the default backbone) and save nothing measurable.
     """
 
-    def __init__(self, files: ModelFiles, dtype: torch.dtype, device: torch.device) -> None:
-        self.files, self.dtype, self.device = files, dtype, device
-        self.unread = {name for name in files.weights.names if name.startswith("layers.")}
+    prefixes = ("layers.",)
 
-    def read(self, number: int) -> Layer:
-        shape, prefix = self.files.architecture, f"layers.{number}."
+    def __init__(
+        self,
+        files: ModelFiles,
+        shape: LlamaArchitecture,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__(files, dtype, device)
+        self.shape = shape
+
+    def read(self, number: int) -> llama.Layer:
+        """Read a layer."""
+        shape, prefix = self.shape, f"layers.{number}."
         hidden, width = shape.hidden_size, shape.intermediate_size
         queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
         qkv = [
@@ -57,7 +115,7 @@ class _LayerReader:
         out = self.projection(prefix + "self_attn.o_proj", hidden, queries)
         down = self.projection(prefix + "mlp.down_proj", hidden, width)
         norms = (self.head_gain(prefix, "q_norm"), self.head_gain(prefix, "k_norm"))
-        return Layer(
+        return llama.Layer(
             attention_gain_D=self.vector(prefix + "input_layernorm.weight", hidden),
             qkv=linear(*_stack(qkv)),
             query_gain_E=norms[0],
@@ -68,34 +126,55 @@ class _LayerReader:
             down=linear(down.weight_OI, down.bias_O),
         )
 
-    def projection(self, name: str, rows: int, columns: int) -> DenseLinear:
-        weight = self.tensor(f"{name}.weight", (rows, columns))
-        bias = None
-        if f"{name}.bias" in self.files.weights.names:
-            bias = self.tensor(f"{name}.bias", (rows,)).to(self.device, self.dtype)
-        return DenseLinear(weight.to(self.device, self.dtype), bias)
-
     def head_gain(self, prefix: str, name: str) -> Tensor | None:
-        shape = self.files.architecture
-        if not shape.qk_norm:
+        """Read the gain of a head's norm, where the architecture has one."""
+        if not self.shape.qk_norm:
             return None
-        return self.vector(f"{prefix}self_attn.{name}.weight", shape.head_dim)
+        return self.vector(f"{prefix}self_attn.{name}.weight", self.shape.head_dim)
 
-    def vector(self, name: str, size: int) -> Tensor:
-        return self.tensor(name, (size,)).to(self.device, torch.float32)
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        self.unread.discard(name)
-        return read_checked(self.files, name, shape)
+class BertReader(LayerReader[xlmr.Layer]):
+    """Reads a BERT's, RoBERTa's or XLM-RoBERTa's layers, and the tables before them.
 
-    def refuse_unread(self) -> None:
-        """A tensor nobody asked for would have changed the vectors."""
-        unread = {name for name in self.unread if not name.endswith("rotary_emb.inv_freq")}
-        if unread:
-            raise ModelFileError(
-                f"{self.files.path} has {len(unread)} layer tensor(s) its configuration does not "
-                f"account for: {', '.join(sorted(unread)[:3])}. The two do not belong together."
-            )
+    Poolers and other heads (``pooler.``, ``cls.``, ``lm_head.``) make no token states and are not
+    read.
+    """
+
+    prefixes = ("embeddings.", "encoder.")
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        shape: BertArchitecture,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__(files, dtype, device)
+        self.shape = shape
+
+    def read(self, number: int) -> xlmr.Layer:
+        """Read a layer."""
+        hidden, width = self.shape.hidden_size, self.shape.intermediate_size
+        prefix = f"encoder.layer.{number}."
+        qkv = [
+            self.projection(f"{prefix}attention.self.{name}", hidden, hidden)
+            for name in ("query", "key", "value")
+        ]
+        out = self.projection(prefix + "attention.output.dense", hidden, hidden)
+        down = self.projection(prefix + "output.dense", hidden, width)
+        return xlmr.Layer(
+            qkv=linear(*_stack(qkv)),
+            attention_out=linear(out.weight_OI, out.bias_O),
+            attention_norm=self.norm(prefix + "attention.output.LayerNorm"),
+            up=gelu(self.projection(prefix + "intermediate.dense", width, hidden)),
+            down=linear(down.weight_OI, down.bias_O),
+            output_norm=self.norm(prefix + "output.LayerNorm"),
+        )
+
+    def norm(self, name: str) -> xlmr.Norm:
+        """Read a LayerNorm."""
+        size = self.shape.hidden_size
+        return xlmr.Norm(self.vector(f"{name}.weight", size), self.vector(f"{name}.bias", size))
 
 
 def read_checked(files: ModelFiles, name: str, shape: tuple[int, ...]) -> Tensor:

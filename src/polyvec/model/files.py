@@ -15,7 +15,7 @@ from polyvec.model.gguf_model import gguf_architecture, gguf_facts
 from polyvec.model.gguf_tokenizer import tokenizer_from_gguf
 from polyvec.model.tokens import Tokenizer
 from polyvec.model.weights import GgufWeights, SafetensorsWeights, Weights
-from polyvec.spec import Architecture, Spec, spec_facts
+from polyvec.spec import Architecture, BertArchitecture, Spec, spec_facts
 
 # A fact the files may leave open, and the flag of the command line that states it.
 _FLAGS = {
@@ -41,12 +41,14 @@ class ModelFiles:
         return sum(path.stat().st_size for path in self.weights.files)
 
     def fingerprint(self) -> str:
-        """Return a hash of everything that decides the vectors: spec, tokenizer, weights.
+        """Return a hash of everything that decides the vectors: spec, shape, tokenizer, weights.
 
         Reads every weight file once; callers keep the result.
         """
         digest = hashlib.sha256()
         digest.update(orjson.dumps(spec_facts(self.spec)))
+        digest.update(orjson.dumps(self.architecture))
+        digest.update(orjson.dumps((self.tokenizer.bos_ids, self.tokenizer.eos_ids)))
         digest.update(self.tokenizer.backend.to_str().encode())
         for path in self.weights.files:
             with path.open("rb") as file:
@@ -76,9 +78,7 @@ def open_model(path: Path, stated: Mapping[str, Any] | None = None) -> ModelFile
 def _open_folder(path: Path, stated: Mapping[str, Any]) -> ModelFiles:
     architecture = read_architecture(path)
     tokenizer = read_tokenizer(path)
-    spec = _spec(
-        read_facts(path, architecture) | dict(stated), tokenizer, architecture.max_positions, path
-    )
+    spec = _spec(read_facts(path, architecture) | dict(stated), tokenizer, architecture, path)
     files = ModelFiles(path, "safetensors", spec, architecture, tokenizer, SafetensorsWeights(path))
     return _checked(files)
 
@@ -87,14 +87,12 @@ def _open_gguf(path: Path, stated: Mapping[str, Any]) -> ModelFiles:
     file = GgufFile(path)
     architecture = gguf_architecture(file)
     tokenizer = tokenizer_from_gguf(file)
-    spec = _spec(
-        gguf_facts(file, architecture) | dict(stated), tokenizer, architecture.max_positions, path
-    )
+    spec = _spec(gguf_facts(file, architecture) | dict(stated), tokenizer, architecture, path)
     weights = GgufWeights(file, architecture.num_heads, architecture.num_kv_heads)
     return _checked(ModelFiles(path, "gguf", spec, architecture, tokenizer, weights))
 
 
-def _spec(facts: dict[str, Any], tokenizer: Tokenizer, max_positions: int, path: Path) -> Spec:
+def _spec(facts: dict[str, Any], tokenizer: Tokenizer, shape: Architecture, path: Path) -> Spec:
     missing = [name for name in _FLAGS if name not in facts]
     if missing:
         flags = " and ".join(_FLAGS[name] for name in missing)
@@ -103,10 +101,15 @@ def _spec(facts: dict[str, Any], tokenizer: Tokenizer, max_positions: int, path:
             f"does not guess. State it with {flags} (in Python: "
             f"{', '.join(f'{name}=...' for name in missing)}), as the model's card says."
         )
-    if facts["max_tokens"] > max_positions:
+    if facts["max_tokens"] > shape.max_positions:
         raise SpecError(
-            f"max_tokens is {facts['max_tokens']:,} and {path} was made for {max_positions:,}; "
-            "give that or less."
+            f"max_tokens is {facts['max_tokens']:,} and {path} was made for "
+            f"{shape.max_positions:,}; give that or less."
+        )
+    if isinstance(shape, BertArchitecture) and facts["attention"] == "causal":
+        raise SpecError(
+            f"causal attention was stated for {path}, and a model of type {shape.model_type} is "
+            "bidirectional by its nature. Leave --attention out."
         )
     spec = Spec(**facts, add_bos=bool(tokenizer.bos_ids), add_eos=bool(tokenizer.eos_ids))
     if spec.matryoshka_dimensions:

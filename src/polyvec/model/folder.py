@@ -8,12 +8,14 @@ import orjson
 from tokenizers import Tokenizer as Backend
 
 from polyvec.errors import ModelFileError, SpecError
+from polyvec.model.bert_config import BERT_MODEL_TYPES, bert_architecture
 from polyvec.model.tokens import Tokenizer
 from polyvec.spec import (
     DEFAULT_INSTRUCTION,
     INSTRUCT_PREFIX,
     INSTRUCTION_SLOT,
     Architecture,
+    LlamaArchitecture,
     Rope,
 )
 
@@ -70,22 +72,38 @@ def read_architecture(folder: Path) -> Architecture:
     path = folder / "config.json"
     config = read_json(path)
     if not config:
-        raise ModelFileError(f"{folder} is not a model folder: it has no config.json.")
+        raise ModelFileError(_no_config(folder))
     model_type = config.get("model_type")
-    if model_type not in _MODEL_TYPES:
-        raise SpecError(
-            f"{path} says model_type {model_type!r}; polyvec runs {', '.join(_MODEL_TYPES)}."
-        )
+    known = (*_MODEL_TYPES, *BERT_MODEL_TYPES)
+    if str(model_type) not in known:
+        raise SpecError(f"{path} says model_type {model_type!r}; polyvec runs {', '.join(known)}.")
     try:
+        if model_type in BERT_MODEL_TYPES:
+            return bert_architecture(config, path)
         _refuse_unknown_features(config, path)
         return _architecture(config, str(model_type))
     except KeyError as error:
         raise ModelFileError(f"{path} lacks the key {error}, which shapes the network.") from error
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise ModelFileError(f"{path} holds a value of the wrong kind ({error}).") from error
 
 
-def _architecture(config: Json, model_type: str) -> Architecture:
+def _no_config(folder: Path) -> str:
+    adapter = read_json(folder / "adapter_config.json")
+    if not adapter:
+        return f"{folder} is not a model folder: it has no config.json."
+    base = adapter.get("base_model_name_or_path") or "BASE"
+    return (
+        f"{folder} holds a LoRA adapter and no model: it only changes {base}. Merge the two first "
+        f"(with peft: PeftModel.from_pretrained(AutoModel.from_pretrained({str(base)!r}), "
+        f"{str(folder)!r}).merge_and_unload().save_pretrained('merged'), and the tokenizer's files "
+        "beside it), then give the merged folder."
+    )
+
+
+def _architecture(config: Json, model_type: str) -> LlamaArchitecture:
     heads = config["num_attention_heads"]
-    return Architecture(
+    return LlamaArchitecture(
         model_type=model_type,
         hidden_size=config["hidden_size"],
         num_layers=config["num_hidden_layers"],
@@ -177,9 +195,10 @@ def read_facts(folder: Path, architecture: Architecture) -> Json:
 
 
 def _attention(config: Json) -> str:
-    """Bidirectional if the files say so; otherwise causal, which is transformers' own meaning."""
+    """Bidirectional by kind or if the files say so; else causal: transformers' own meaning."""
     bidirectional = (
         config["model_type"] == "llama_bidirec"
+        or config["model_type"] in BERT_MODEL_TYPES
         or config.get("is_causal") is False
         or config.get("use_bidirectional_attention") is True
     )
@@ -187,10 +206,15 @@ def _attention(config: Json) -> str:
 
 
 def _max_tokens(folder: Path, architecture: Architecture) -> int:
+    module = read_json(folder / "sentence_bert_config.json")
     stated = (
-        read_json(folder / "sentence_bert_config.json").get("max_seq_length"),
+        module.get("max_seq_length"),
         read_json(folder / "tokenizer_config.json").get("model_max_length"),
     )
+    if module.get("do_lower_case"):
+        raise SpecError(
+            f"{folder}/sentence_bert_config.json says do_lower_case, which polyvec does not do."
+        )
     # transformers writes 1e30 for "no limit"
     limits = [int(limit) for limit in stated if isinstance(limit, int | float)]
     return min(*limits, architecture.max_positions) if limits else architecture.max_positions
@@ -276,12 +300,19 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         raise ModelFileError(f"{path} is not a tokenizer file ({error}).") from error
     config = read_json(folder / "tokenizer_config.json")
     bos_ids, eos_ids = _post_processor_ids(backend)
-    bos_ids = _stated_ids(config, "bos", bos_ids, backend, path)
-    return Tokenizer(backend, bos_ids, _stated_ids(config, "eos", eos_ids, backend, path))
+    return Tokenizer(
+        backend,
+        _stated_ids(config, "bos", bos_ids, backend, path),
+        _stated_ids(config, "eos", eos_ids, backend, path),
+        _named_id(config, "bos", backend),
+        _named_id(config, "eos", backend),
+    )
 
 
 def _post_processor_ids(backend: Backend) -> tuple[list[int], list[int]]:
     """Return the ids the post-processor puts before and after a text."""
+    backend.no_truncation()  # a file may pad every text to a length, which hides the end
+    backend.no_padding()
     bare = backend.encode("a", add_special_tokens=False).ids
     full = backend.encode("a", add_special_tokens=True).ids
     for start in range(len(full) - len(bare) + 1):
@@ -298,12 +329,17 @@ def _stated_ids(
         return otherwise
     if stated is False:
         return []
-    token = config.get(f"{name}_token")
-    text = token.get("content") if isinstance(token, dict) else token
-    number = None if text is None else backend.token_to_id(text)
+    number = _named_id(config, name, backend)
     if number is None:
         raise ModelFileError(
-            f"{path.parent} says add_{name}_token and its {name}_token is {text!r}, which is not "
-            "in the vocabulary."
+            f"{path.parent} says add_{name}_token and its {name}_token is "
+            f"{config.get(f'{name}_token')!r}, which is not in the vocabulary."
         )
     return [number]
+
+
+def _named_id(config: Json, name: str, backend: Backend) -> int | None:
+    """Return the id of the token named as BOS or EOS, whether it is added to texts or not."""
+    token = config.get(f"{name}_token")
+    text = token.get("content") if isinstance(token, dict) else token
+    return None if text is None else backend.token_to_id(text)

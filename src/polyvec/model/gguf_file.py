@@ -82,6 +82,12 @@ class GgufFile:
         """Return a tensor's bytes, ``uint8 [num_bytes]``, as a read-only view of the file."""
         return np.frombuffer(self._bytes, np.uint8, tensor.num_bytes, tensor.offset)
 
+    def read(self, tensor: GgufTensor, start: int, stop: int) -> np.ndarray:
+        """Read the bytes of some rows from the file: nothing stays mapped into memory."""
+        width = tensor.num_bytes // tensor.shape[0]
+        offset = tensor.offset + start * width
+        return np.fromfile(self.path, np.uint8, (stop - start) * width, offset=offset)
+
 
 @dataclass(frozen=True)
 class _TensorInfo:

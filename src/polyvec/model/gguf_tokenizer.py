@@ -1,17 +1,19 @@
-"""A tokenizer from GGUF metadata: byte-level BPE and SentencePiece BPE.
+"""A tokenizer from GGUF metadata: byte-level BPE, SentencePiece BPE, WordPiece and Unigram.
 
 Splitting rules by name are llama.cpp's (``llama_vocab_pre_type`` in src/llama-vocab.cpp) in the
 form the models' own ``tokenizer.json`` files give them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import orjson
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from polyvec.errors import ModelFileError
+from polyvec.errors import ModelFileError, SpecError
 from polyvec.model.gguf_file import GgufFile, Value
 from polyvec.model.tokens import Tokenizer
 
@@ -56,6 +58,46 @@ _RULES = {
 }
 
 
+def rules_name(backend: Backend) -> str:
+    """Name the rules by which a byte-level BPE tokenizer splits text, the way back.
+
+    Raises:
+        SpecError: They are none of those polyvec knows by name.
+    """
+    state = orjson.loads(backend.to_str())
+    ignores_merges = bool(state["model"].get("ignore_merges"))
+    normalizer = _flat(state["normalizer"], "normalizers")
+    for name, rules in _RULES.items():
+        same = (
+            _flat(state["pre_tokenizer"], "pretokenizers") == _flat_split(rules)
+            and ignores_merges == rules.ignore_merges
+            and normalizer == ([{"type": "NFC"}] if rules.nfc else [])
+        )
+        if same:
+            return name
+    raise SpecError(
+        "The tokenizer splits text by rules that have no name polyvec knows "
+        f"({', '.join(_RULES)}), so a GGUF would be tokenized otherwise. It normalizes by "
+        f"{normalizer or 'nothing'}, {'ignores' if ignores_merges else 'follows'} merges for whole "
+        f"words and splits by {state['pre_tokenizer']}. Use the safetensors folder."
+    )
+
+
+def _flat_split(rules: _Rules) -> list[dict[str, Any]]:
+    bare = Backend(models.BPE())
+    bare.pre_tokenizer = rules.split()
+    return _flat(orjson.loads(bare.to_str())["pre_tokenizer"], "pretokenizers")
+
+
+def _flat(step: dict[str, Any] | None, parts: str) -> list[dict[str, Any]]:
+    """Write a step of ``tokenizer.json`` as a list, without what changes offsets only."""
+    if step is None:
+        return []
+    if step["type"] == "Sequence":
+        return [flat for part in step[parts] for flat in _flat(part, parts)]
+    return [{key: value for key, value in step.items() if key != "trim_offsets"}]
+
+
 def tokenizer_from_gguf(file: GgufFile) -> Tokenizer:
     """Build the tokenizer a GGUF file describes, with its BOS and EOS.
 
@@ -65,19 +107,26 @@ def tokenizer_from_gguf(file: GgufFile) -> Tokenizer:
     kind = file.metadata.get("tokenizer.ggml.model")
     if kind is None:
         raise ModelFileError(f"{file.path} has no tokenizer (key tokenizer.ggml.model is missing).")
+    if kind == "bert":
+        return _wordpiece_tokenizer(file)
     if kind == "gpt2":
         backend, add_bos = _byte_level_bpe(file)
     elif kind == "llama":
         backend, add_bos = _sentencepiece_bpe(file), True
+    elif kind == "t5":
+        backend, add_bos = _unigram(file), False
     else:
         raise ModelFileError(
-            f"{file.path} has a tokenizer of kind {kind!r}; polyvec builds 'gpt2' and 'llama'."
+            f"{file.path} has a tokenizer of kind {kind!r}; polyvec builds 'gpt2', 'llama', "
+            "'bert' and 't5'."
         )
-    _add_special_tokens(backend, file)
+    _add_special_tokens(backend, file, _tokens(file))
     return Tokenizer(
         backend,
         _special(file, "bos", default=add_bos),
-        _special(file, "eos", default=False),
+        _special(file, "eos", default=kind == "t5"),
+        _token(file, "bos"),
+        _token(file, "eos"),
     )
 
 
@@ -101,7 +150,7 @@ def _byte_level_bpe(file: GgufFile) -> tuple[Backend, bool]:
 
 def _sentencepiece_bpe(file: GgufFile) -> Backend:
     vocabulary = _vocabulary(file)
-    tokens = [str(token) for token in _list(file, "tokenizer.ggml.tokens")]
+    tokens = _tokens(file)
     scores = _scores(file, len(tokens))
     unknown = _token(file, "unknown")
     backend = Backend(
@@ -121,6 +170,74 @@ def _sentencepiece_bpe(file: GgufFile) -> Backend:
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
+    return backend
+
+
+def _wordpiece_tokenizer(file: GgufFile) -> Tokenizer:
+    """Build BERT's tokenizer: its first and last token are [CLS] and [SEP].
+
+    A GGUF does not say whether a model is uncased; a vocabulary without a single capital is.
+    (llama.cpp lower-cases always, and keeps accents that uncased BERTs take off.)
+    """
+    words = [_wordpiece(token) for token in _tokens(file)]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    cased = any(word != word.lower() for word in words if not _is_bracketed(word))
+    backend = Backend(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
+    backend.normalizer = normalizers.BertNormalizer(lowercase=not cased)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    _add_special_tokens(backend, file, words)
+    first = _named(file, ("bos", "cls"), "[CLS]", vocabulary)
+    last = _named(file, ("seperator", "eos"), "[SEP]", vocabulary)  # so spelled in llama.cpp
+    adds = (file.metadata.get(f"tokenizer.ggml.add_{n}_token", True) for n in ("bos", "sep"))
+    before, after = ([token] if add else [] for token, add in zip((first, last), adds, strict=True))
+    return Tokenizer(backend, before, after, first, last)
+
+
+def _wordpiece(token: str) -> str:
+    """Undo llama.cpp's marks: it writes ``▁word`` for ``word`` and ``ing`` for ``##ing``."""
+    if _is_bracketed(token):
+        return token
+    return token[1:] if token.startswith("▁") and len(token) > 1 else f"##{token}"
+
+
+def _is_bracketed(token: str) -> bool:
+    return token.startswith("[") and token.endswith("]") and len(token) > 1
+
+
+def _named(file: GgufFile, keys: Sequence[str], name: str, vocabulary: Mapping[str, int]) -> int:
+    """Return the id of a special token: what a key says, else the token that is called so."""
+    stated = (_token(file, key) for key in keys)
+    token = next((t for t in stated if t is not None), vocabulary.get(name))
+    if token is None:
+        raise ModelFileError(
+            f"{file.path} does not say which token is {name} (key tokenizer.ggml.{keys[0]}"
+            "_token_id is missing), and none is called so."
+        )
+    return token
+
+
+def _unigram(file: GgufFile) -> Backend:
+    """Build SentencePiece's Unigram, as XLM-RoBERTa has it."""
+    tokens = _tokens(file)
+    scores = _scores(file, len(tokens))
+    charsmap = file.metadata.get("tokenizer.ggml.precompiled_charsmap")
+    steps: list[normalizers.Normalizer] = []
+    try:
+        pieces = list(zip(tokens, scores, strict=True))
+        backend = Backend(models.Unigram(pieces, _token(file, "unknown"), byte_fallback=False))
+        if isinstance(charsmap, list):
+            steps.append(normalizers.Precompiled(np.array(charsmap).astype(np.uint8).tobytes()))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ModelFileError(
+            f"{file.path} has a tokenizer that contradicts itself: {error}."
+        ) from error
+    if file.metadata.get("tokenizer.ggml.remove_extra_whitespaces", True):
+        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    prefix = "always" if file.metadata.get("tokenizer.ggml.add_space_prefix", True) else "never"
+    backend.normalizer = normalizers.Sequence(steps)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prefix)
+    backend.decoder = decoders.Metaspace(prepend_scheme=prefix)
     return backend
 
 
@@ -164,17 +281,19 @@ def _merges_by_score(vocabulary: dict[str, int], scores: list[float]) -> list[tu
 
 
 def _vocabulary(file: GgufFile) -> dict[str, int]:
-    tokens = _list(file, "tokenizer.ggml.tokens")
-    return {str(token): number for number, token in enumerate(tokens)}
+    return {token: number for number, token in enumerate(_tokens(file))}
 
 
-def _add_special_tokens(backend: Backend, file: GgufFile) -> None:
-    tokens = _list(file, "tokenizer.ggml.tokens")
+def _tokens(file: GgufFile) -> list[str]:
+    return [str(token) for token in _list(file, "tokenizer.ggml.tokens")]
+
+
+def _add_special_tokens(backend: Backend, file: GgufFile, tokens: Sequence[str]) -> None:
     kinds = file.metadata.get("tokenizer.ggml.token_type")
     if not isinstance(kinds, list):
         return
     added = [
-        AddedToken(str(token), special=kind == _CONTROL, normalized=False)
+        AddedToken(token, special=kind == _CONTROL, normalized=False)
         for token, kind in zip(tokens, kinds, strict=False)
         if kind in (_CONTROL, _USER_DEFINED)
     ]

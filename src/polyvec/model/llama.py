@@ -9,26 +9,15 @@ F feed-forward size; N texts of length L in a run.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from polyvec.model.packing import Packed, Run
-from polyvec.spec import Architecture, Attention, Rope
-
-_BLOCK_ELEMENTS = 2**18
-
-
-class Projection(Protocol):
-    """A linear map ``[T, in] -> [T, out]`` in the dtype the block computes in."""
-
-    def __call__(self, x: Tensor, /) -> Tensor:
-        """Multiply."""
-        ...
+from polyvec.model.packing import Packed
+from polyvec.model.parts import Projection, add, attend, row_blocks
+from polyvec.spec import Attention, LlamaArchitecture, Rope
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,7 @@ class Context:
 
     packed: Packed
     rotation: Rotation
-    architecture: Architecture
+    architecture: LlamaArchitecture
     attention: Attention
     dtype: torch.dtype
     """The dtype projections and attention compute in; the residual stream is always fp32."""
@@ -74,9 +63,9 @@ def block(states_TD: Tensor, layer: Layer, context: Context) -> Tensor:
     eps, dtype = context.architecture.norm_eps, context.dtype
     normed = rms_norm(states_TD, layer.attention_gain_D, eps, dtype)
     attended = self_attention(normed, layer, context)
-    states_TD = _add(states_TD, layer.attention_out(attended))
+    states_TD = add(states_TD, layer.attention_out(attended))
     normed = rms_norm(states_TD, layer.feed_forward_gain_D, eps, dtype)
-    return _add(states_TD, layer.down(layer.gated(normed)))
+    return add(states_TD, layer.down(layer.gated(normed)))
 
 
 def self_attention(normed_TD: Tensor, layer: Layer, context: Context) -> Tensor:
@@ -92,46 +81,8 @@ def self_attention(normed_TD: Tensor, layer: Layer, context: Context) -> Tensor:
     else:
         rotated = rotate(qkv[:, : heads + kv_heads], context.rotation)
     queries, keys = rotated.split((heads, kv_heads), dim=1)
-    return attend(queries, keys, values, context)
-
-
-def attend(queries_THE: Tensor, keys_TKE: Tensor, values_TKE: Tensor, context: Context) -> Tensor:
-    """Scaled dot-product attention inside each text; returns ``[T, H * E]``."""
-    parts = []
-    for run in context.packed.runs:
-        if run.length == 0:
-            continue
-        q, k, v = (_dense(x, run) for x in (queries_THE, keys_TKE, values_TKE))
-        mask = _window_mask(run.length, context, q.device)
-        causal = mask is None and context.attention == "causal"
-        out_NHLE = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=q.shape[1] != k.shape[1]
-        )
-        parts.append(out_NHLE.transpose(1, 2).reshape(run.num_texts * run.length, -1))
-    if not parts:
-        return queries_THE.flatten(1)
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _dense(x_THE: Tensor, run: Run) -> Tensor:
-    """View a run's rows as ``[N, heads, L, E]``; nothing is copied."""
-    return x_THE[run.start : run.end].unflatten(0, (run.num_texts, run.length)).transpose(1, 2)
-
-
-def _window_mask(length: int, context: Context, device: torch.device) -> Tensor | None:
-    """Return which tokens see which for a text longer than the sliding window, else None.
-
-    Same edges as transformers' masks: a causal window holds ``window`` tokens, itself included;
-    a bidirectional one reaches ``window`` tokens to each side.
-    """
-    window = context.architecture.sliding_window
-    if window is None or length <= window:
-        return None
-    place = torch.arange(length, device=device)
-    distance = place[:, None] - place[None, :]
-    if context.attention == "causal":
-        return (distance >= 0) & (distance < window)
-    return distance.abs() <= window
+    causal = context.attention == "causal"
+    return attend(queries, keys, values, context.packed, causal, shape.sliding_window)
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
@@ -141,7 +92,7 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     if torch.is_grad_enabled():
         return (x * scale * gain).to(dtype)
     y = torch.empty(x.shape, dtype=dtype, device=x.device)
-    for rows in _row_blocks(x):
+    for rows in row_blocks(x):
         y[rows] = (x[rows] * scale[rows]).mul_(gain)
     return y
 
@@ -154,32 +105,13 @@ def rotate(x_THE: Tensor, rotation: Rotation) -> Tensor:
     if torch.is_grad_enabled():
         return _rotate(x_THE.float(), *rotation).to(x_THE.dtype)
     y_THE = torch.empty(x_THE.shape, dtype=x_THE.dtype, device=x_THE.device)
-    for rows in _row_blocks(x_THE):
+    for rows in row_blocks(x_THE):
         y_THE[rows] = _rotate(x_THE[rows].float(), rotation.cos[rows], rotation.sin[rows])
     return y_THE
 
 
 def _rotate(x_THE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x_THE * cos).addcmul_(x_THE.roll(x_THE.shape[-1] // 2, -1), sin)
-
-
-def _row_blocks(x: Tensor) -> Iterator[slice]:
-    """Cut rows into blocks whose fp32 intermediates stay in a core's cache.
-
-    2 ms instead of 15 for a norm at 8B width, 5 instead of 32 for RoPE: whole-batch
-    intermediates would be mapped and zeroed by the kernel on every call (dev/LOG.md).
-    """
-    rows = max(1, _BLOCK_ELEMENTS // max(1, x[:1].numel()))
-    return (slice(start, start + rows) for start in range(0, x.shape[0], rows))
-
-
-def _add(states_TD: Tensor, update_TD: Tensor) -> Tensor:
-    """Add to the fp32 residual stream, in place when no gradient needs the old value."""
-    if torch.is_grad_enabled():
-        return states_TD + update_TD
-    for rows in _row_blocks(states_TD):
-        states_TD[rows] += update_TD[rows]
-    return states_TD
 
 
 def rotation(positions_T: Tensor, inverse_frequencies: Tensor) -> Rotation:

@@ -8,7 +8,7 @@ from typing import Literal
 import tokenizers
 
 from polyvec.errors import InputError, InputTypeError
-from polyvec.spec import Role, Spec
+from polyvec.spec import Role, Spec, check_choice
 
 Truncate = Literal["end", "start", "error"]
 OnEmpty = Literal["error", "zero"]
@@ -41,11 +41,16 @@ class Tokenizer:
         backend: tokenizers.Tokenizer,
         bos_ids: Sequence[int] = (),
         eos_ids: Sequence[int] = (),
+        named_bos: int | None = None,
+        named_eos: int | None = None,
     ) -> None:
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
         self.bos_ids, self.eos_ids = list(bos_ids), list(eos_ids)
+        # The ids the files name as BOS and EOS, added to texts or not.
+        self.named_bos = bos_ids[0] if bos_ids else named_bos
+        self.named_eos = eos_ids[0] if eos_ids else named_eos
 
     def encode(
         self,
@@ -69,6 +74,7 @@ class Tokenizer:
             InputError: A text is too long and ``truncate`` is ``error``, or the prefix alone
                 fills ``max_tokens``.
         """
+        check_choice("truncate", truncate, Truncate)
         prefix = spec.prefix(role, instruction)
         tokens = Tokens()
         for part in _slices(texts):
@@ -104,6 +110,15 @@ class Tokenizer:
         """Return the text of token ids, special tokens included."""
         return str(self.backend.decode(list(ids), skip_special_tokens=False))
 
+    def with_specials(self, bos: bool | None = None, eos: bool | None = None) -> "Tokenizer":
+        """Return this tokenizer adding BOS or EOS, or not; None leaves it as it is."""
+        before, after = self.bos_ids, self.eos_ids
+        if bos is not None:
+            before = [self.named_bos] if bos and self.named_bos is not None else []
+        if eos is not None:
+            after = [self.named_eos] if eos and self.named_eos is not None else []
+        return Tokenizer(self.backend, before, after, self.named_bos, self.named_eos)
+
     @property
     def vocab_size(self) -> int:
         """Tokens in the vocabulary, added ones included."""
@@ -117,8 +132,8 @@ def _cut(
     num_prefix = sum(end <= prefix_characters for _, end in encoding.offsets[: len(ids) - excess])
     if prefix_characters and num_prefix == len(ids) - excess:
         raise InputError(
-            f"The query prefix alone has {num_prefix} tokens or more, which leaves none of "
-            "max_tokens for the text. Shorten the instruction or give a larger max_tokens."
+            f"The prefix alone has {num_prefix} tokens or more, instruction included, which leaves "
+            "none of max_tokens for the text. Shorten it or give a larger max_tokens."
         )
     if truncate == "end":
         return ids[: len(ids) - excess]
@@ -155,6 +170,7 @@ def check_texts(texts: Sequence[str], on_empty: OnEmpty = "error") -> None:
             f"A list of texts is needed and one {type(texts).__name__} was given: {texts[:40]!r}. "
             "Write it as a list: [text]."
         )
+    check_choice("on_empty", on_empty, OnEmpty)
     for index, text in enumerate(texts):
         problem = text_problem(text, on_empty)
         if problem is not None:

@@ -1,26 +1,36 @@
 """Named tensors from safetensors folders and GGUF files, under one set of names.
 
-The names are transformers' for a Llama without its ``model.`` prefix, e.g.
-``layers.0.self_attn.q_proj.weight``.
+The names are transformers' without the prefix of the whole model: for a Llama e.g.
+``layers.0.self_attn.q_proj.weight``, for a BERT ``encoder.layer.0.output.dense.weight``.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import numpy as np
 import orjson
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from polyvec.errors import ModelFileError
-from polyvec.model.gguf_file import GgufFile
+from polyvec.errors import ModelFileError, SpecError
+from polyvec.model.gguf_file import GgufFile, GgufTensor
 from polyvec.model.quants import dequantize
 
 T = TypeVar("T")
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+
+_BLOCK_ELEMENTS = 2**24
+
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+}  # fmt: skip
 
 
 class Weights(Protocol):
@@ -44,6 +54,29 @@ class Weights(Protocol):
         """
         ...
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape without reading it.
+
+        Raises:
+            ModelFileError: There is no such tensor.
+        """
+        ...
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Read rows ``start:stop`` of a tensor, as :meth:`tensor` does.
+
+        Nothing is mapped into memory, so that a whole model can pass through in little of it.
+        """
+        ...
+
+
+def row_blocks(weights: Weights, name: str) -> Iterator[Tensor]:
+    """Give a tensor in blocks of rows that need little memory, whatever its size."""
+    shape = weights.shape(name)
+    step = max(1, _BLOCK_ELEMENTS // prod(shape[1:]))
+    for start in range(0, shape[0], step):
+        yield weights.rows(name, start, min(start + step, shape[0]))
+
 
 class SafetensorsWeights:
     """A folder's ``model.safetensors``, or its shards as the index lists them."""
@@ -53,10 +86,11 @@ class SafetensorsWeights:
         self.files = _safetensors_files(folder)
         self._handles = [_open(path) for path in self.files]
         self._places = {
-            stored.removeprefix("model."): (handle, stored)
+            _bare(stored): (handle, stored)
             for handle in self._handles
             for stored in handle.keys()  # noqa: SIM118 (safe_open is not a mapping)
         }
+        self._extents: dict[str, _Extent] | None = None
 
     @property
     def names(self) -> Collection[str]:
@@ -74,6 +108,18 @@ class SafetensorsWeights:
             )
         return tensor
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape; see :class:`Weights`."""
+        handle, stored = _look_up(self._places, name, self._folder)
+        return tuple(handle.get_slice(stored).get_shape())
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Read some rows; see :class:`Weights`."""
+        if self._extents is None:
+            self._extents = {k: e for path in self.files for k, e in _extents(path).items()}
+        _, stored = _look_up(self._places, name, self._folder)
+        return self._extents[stored].read(start, stop)
+
 
 class GgufWeights:
     """A GGUF file's tensors under transformers' names, dequantized when read."""
@@ -81,9 +127,11 @@ class GgufWeights:
     def __init__(self, file: GgufFile, num_heads: int, num_kv_heads: int) -> None:
         self._file = file
         self.files = [file.path]
-        self._places = {_canonical(name): info for name, info in file.tensors.items()}
+        architecture = file.metadata.get("general.architecture")
+        places = _bert_places if architecture == "bert" else _llama_places
+        self._places = places(file.tensors)
         # llama.cpp's converter reorders these rows for its rotary layout; others are as they were.
-        interleaved = file.metadata.get("general.architecture") in ("llama", "llama-embed")
+        interleaved = architecture in ("llama", "llama-embed")
         self._interleaved = {"q_proj": num_heads, "k_proj": num_kv_heads} if interleaved else {}
 
     @property
@@ -94,8 +142,28 @@ class GgufWeights:
     def tensor(self, name: str) -> Tensor:
         """Read a tensor; see :class:`Weights`."""
         info = _look_up(self._places, name, self._file.path)
-        tensor = dequantize(self._file.raw(info), info.type, info.shape)
-        heads = self._interleaved.get(name.split(".")[-2] if "." in name else name)
+        return self._reordered(name, dequantize(self._file.raw(info), info.type, info.shape))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape; see :class:`Weights`."""
+        return _look_up(self._places, name, self._file.path).shape
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Read some rows; see :class:`Weights`. Queries' and keys' are all read."""
+        info = _look_up(self._places, name, self._file.path)
+        if self._heads(name) is not None:
+            raw = self._file.read(info, 0, info.shape[0])
+            return self._reordered(name, dequantize(raw, info.type, info.shape))[start:stop]
+        stop = min(stop, info.shape[0])
+        raw = self._file.read(info, start, stop)
+        return dequantize(raw, info.type, (stop - start, *info.shape[1:]))
+
+    def _heads(self, name: str) -> int | None:
+        """Return how many heads a tensor's rows are, if they lie in llama.cpp's order."""
+        return self._interleaved.get(name.split(".")[-2] if "." in name else name)
+
+    def _reordered(self, name: str, tensor: Tensor) -> Tensor:
+        heads = self._heads(name)
         if heads is None:
             return tensor
         if tensor.shape[0] % (2 * heads):
@@ -124,19 +192,94 @@ _GGUF_NAMES = {
 }
 
 
-def _canonical(gguf_name: str) -> str:
-    """``blk.3.attn_q.weight`` to ``layers.3.self_attn.q_proj.weight``."""
+_GGUF_BERT_NAMES = {
+    "token_embd": "embeddings.word_embeddings",
+    "position_embd": "embeddings.position_embeddings",
+    "token_types": "embeddings.token_type_embeddings",
+    "token_embd_norm": "embeddings.LayerNorm",
+    "attn_q": "attention.self.query",
+    "attn_k": "attention.self.key",
+    "attn_v": "attention.self.value",
+    "attn_output": "attention.output.dense",
+    "attn_output_norm": "attention.output.LayerNorm",
+    "ffn_up": "intermediate.dense",
+    "ffn_down": "output.dense",
+    "layer_output_norm": "output.LayerNorm",
+}
+
+
+def _llama_places(tensors: Mapping[str, GgufTensor]) -> dict[str, GgufTensor]:
+    """``blk.3.attn_q.weight`` is ``layers.3.self_attn.q_proj.weight``."""
+    return {_renamed(name, "layers", _GGUF_NAMES): info for name, info in tensors.items()}
+
+
+def _bert_places(tensors: Mapping[str, GgufTensor]) -> dict[str, GgufTensor]:
+    """``blk.3.attn_q.weight`` is ``encoder.layer.3.attention.self.query.weight``."""
+    apart = {name: info for whole in tensors.items() for name, info in _apart(*whole)}
+    return {_renamed(name, "encoder.layer", _GGUF_BERT_NAMES): i for name, i in apart.items()}
+
+
+def _apart(name: str, info: GgufTensor) -> list[tuple[str, GgufTensor]]:
+    """Take queries, keys and values apart where a file has them in one tensor."""
+    if ".attn_qkv." not in name or info.shape[0] % 3:
+        return [(name, info)]
+    size, shape = info.num_bytes // 3, (info.shape[0] // 3, *info.shape[1:])
+    return [
+        (
+            name.replace("attn_qkv", f"attn_{letter}"),
+            replace(info, shape=shape, offset=info.offset + place * size, num_bytes=size),
+        )
+        for place, letter in enumerate("qkv")
+    ]
+
+
+def gguf_name(name: str) -> str:
+    """Return llama.cpp's name of a Llama's tensor: the way back.
+
+    Raises:
+        SpecError: A Llama in llama.cpp has no such tensor.
+    """
+    layer, stem, kind = "", *name.rsplit(".", 1)
+    if stem.startswith("layers."):
+        _, number, stem = stem.split(".", 2)
+        layer = f"blk.{number}."
+    for theirs, ours in _GGUF_NAMES.items():
+        if stem == ours:
+            return f"{layer}{theirs}.{kind}"
+    raise SpecError(f"Tensor {name} has no name in GGUF; polyvec cannot write this model as one.")
+
+
+def _renamed(gguf_name: str, layers: str, names: Mapping[str, str]) -> str:
     stem, _, kind = gguf_name.rpartition(".")
     layer = ""
     if stem.startswith("blk.") and stem.count(".") > 1:
         _, number, stem = stem.split(".", 2)
-        layer = f"layers.{number}."
-    return f"{layer}{_GGUF_NAMES.get(stem, stem)}.{kind}"
+        layer = f"{layers}.{number}."
+    return f"{layer}{names.get(stem, stem)}.{kind}"
+
+
+_PREFIXES = ("model.", "bert.", "roberta.")
+_OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
+
+def _bare(stored: str) -> str:
+    """Take the whole model's prefix off, and give TensorFlow-born LayerNorms their new names."""
+    prefix = next((p for p in _PREFIXES if stored.startswith(p)), "")
+    name = stored.removeprefix(prefix)
+    for old, new in _OLD_ENDINGS.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
 
 
 def _halves_from_pairs(tensor: Tensor, heads: int) -> Tensor:
     """Undo llama.cpp's row order (rotary pairs side by side) to transformers' (two halves)."""
     return tensor.unflatten(0, (heads, -1, 2)).transpose(1, 2).reshape(tensor.shape)
+
+
+def pairs_from_halves(tensor: Tensor, heads: int) -> Tensor:
+    """Put transformers' rows (two halves) in llama.cpp's order (rotary pairs side by side)."""
+    return tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).reshape(tensor.shape)
 
 
 def _look_up(places: Mapping[str, T], name: str, source: Path) -> T:
@@ -146,6 +289,44 @@ def _look_up(places: Mapping[str, T], name: str, source: Path) -> T:
             f"({len(places)} tensors are there). It is incomplete, or of another model."
         )
     return places[name]
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """Where a tensor lies in a safetensors file."""
+
+    path: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def read(self, start: int, stop: int) -> Tensor:
+        if self.dtype not in _DTYPES:
+            raise ModelFileError(
+                f"{self.path}: tensor {self.name} is {self.dtype}, not a float type."
+            )
+        dtype = _DTYPES[self.dtype]
+        count = min(stop, self.shape[0]) - start
+        width = prod(self.shape[1:]) * dtype.itemsize
+        raw = np.fromfile(self.path, np.uint8, count * width, offset=self.offset + start * width)
+        if len(raw) < count * width:
+            raise ModelFileError(
+                f"{self.path} is truncated at {self.name}. Fetch or save it again."
+            )
+        return torch.from_numpy(raw).view(dtype).reshape(count, *self.shape[1:])
+
+
+def _extents(path: Path) -> dict[str, _Extent]:
+    """Read a safetensors header, which ``safe_open`` has checked and does not show."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = orjson.loads(file.read(size))
+    header.pop("__metadata__", None)
+    return {
+        name: _Extent(path, name, t["dtype"], tuple(t["shape"]), 8 + size + t["data_offsets"][0])
+        for name, t in header.items()
+    }
 
 
 def _safetensors_files(folder: Path) -> list[Path]:
@@ -158,13 +339,14 @@ def _safetensors_files(folder: Path) -> list[Path]:
             "reads safetensors and GGUF, never pickles (pytorch_model.bin)."
         )
     try:
-        shards = sorted(set(orjson.loads(index.read_bytes())["weight_map"].values()))
-    except (orjson.JSONDecodeError, KeyError, AttributeError) as error:
+        places = orjson.loads(index.read_bytes())["weight_map"]
+        shards = sorted({folder / shard for shard in places.values()})
+    except (orjson.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
         raise ModelFileError(f"{index} is not a safetensors index ({error}).") from error
-    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         raise ModelFileError(f"{folder} lacks {len(missing)} shard(s): {', '.join(missing[:5])}.")
-    return [folder / shard for shard in shards]
+    return shards
 
 
 def _open(path: Path) -> safe_open:

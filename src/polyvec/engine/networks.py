@@ -1,0 +1,170 @@
+"""The kinds of network the runner drives, behind one interface."""
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from polyvec.engine.layers import (
+    BertReader,
+    LayerSource,
+    LlamaReader,
+    ResidentLayers,
+    read_checked,
+)
+from polyvec.errors import SpecError
+from polyvec.model import llama, xlmr
+from polyvec.model.files import ModelFiles
+from polyvec.model.packing import Packed
+from polyvec.spec import Attention, BertArchitecture, LlamaArchitecture
+
+C = TypeVar("C")
+L = TypeVar("L")
+
+
+class Network(ABC, Generic[C, L]):
+    """Tokens to states: embedded, through every layer, finished.
+
+    ``C`` is what a layer needs to know of a batch, ``L`` what it is made of.
+    """
+
+    source: LayerSource[L]
+
+    @abstractmethod
+    def context(self, packed: Packed) -> C:
+        """Return what every layer needs to know of a batch."""
+
+    @abstractmethod
+    def embed(self, packed: Packed) -> Tensor:
+        """Return the tokens' first states, fp32 ``[T, D]``, which the blocks may overwrite."""
+
+    @abstractmethod
+    def block(self, states_TD: Tensor, layer: L, context: C) -> Tensor:
+        """Run one layer."""
+
+    def finish(self, states_TD: Tensor) -> Tensor:
+        """Return the last layer's states as the model gives them out."""
+        return states_TD
+
+    @property
+    def can_vary_attention(self) -> bool:
+        """Whether the network runs causal as well as bidirectional: decoders do."""
+        return False
+
+    def with_attention(self, attention: Attention) -> "Network[C, L]":
+        """Return a network on the same weights with another attention."""
+        if attention == "bidirectional":
+            return self
+        raise SpecError("A BERT-family encoder is bidirectional; it cannot run causal attention.")
+
+
+class LlamaNetwork(Network[llama.Context, llama.Layer]):
+    """The Llama family: tokens have no position but RoPE's, and a last norm finishes."""
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        shape: LlamaArchitecture,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        table = read_checked(files, "embed_tokens.weight", (shape.vocab_size, shape.hidden_size))
+        self.shape, self.attention, self.dtype = shape, files.spec.attention, dtype
+        self.table_VD = table.to(device, dtype)
+        gain = read_checked(files, "norm.weight", (shape.hidden_size,))
+        self.final_gain_D = gain.to(device, torch.float32)
+        self.source = ResidentLayers(LlamaReader(files, shape, dtype, device))
+        # After the layers, whose shapes have shown by now that head_dim is no corrupt number.
+        self.frequencies = _frequencies(files, shape).to(device)
+
+    def context(self, packed: Packed) -> llama.Context:
+        """Return what every layer needs to know of a batch."""
+        angles = llama.rotation(packed.positions_T, self.frequencies)
+        return llama.Context(packed, angles, self.shape, self.attention, self.dtype)
+
+    def embed(self, packed: Packed) -> Tensor:
+        """Return the tokens' first states."""
+        return self.table_VD[packed.token_ids_T].float()
+
+    def block(self, states_TD: Tensor, layer: llama.Layer, context: llama.Context) -> Tensor:
+        """Run one layer."""
+        return llama.block(states_TD, layer, context)
+
+    def finish(self, states_TD: Tensor) -> Tensor:
+        """Apply the last norm."""
+        return llama.rms_norm(states_TD, self.final_gain_D, self.shape.norm_eps, torch.float32)
+
+    @property
+    def can_vary_attention(self) -> bool:
+        """A decoder runs both ways."""
+        return True
+
+    def with_attention(self, attention: Attention) -> "LlamaNetwork":
+        """Return a network on the same weights with another attention."""
+        other = copy.copy(self)
+        other.attention = attention
+        return other
+
+
+class BertNetwork(Network[xlmr.Context, xlmr.Layer]):
+    """The BERT family: learned positions, and the last layer's norm is the last of all."""
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        shape: BertArchitecture,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        reader = BertReader(files, shape, dtype, device)
+        self.shape, self.dtype = shape, dtype
+        self.embeddings = _embeddings(reader)
+        self.source = ResidentLayers(reader)
+
+    def context(self, packed: Packed) -> xlmr.Context:
+        """Return what every layer needs to know of a batch."""
+        return xlmr.Context(packed, self.shape, self.dtype)
+
+    def embed(self, packed: Packed) -> Tensor:
+        """Return the tokens' first states."""
+        return xlmr.embed(packed, self.embeddings, self.shape)
+
+    def block(self, states_TD: Tensor, layer: xlmr.Layer, context: xlmr.Context) -> Tensor:
+        """Run one layer."""
+        return xlmr.block(states_TD, layer, context)
+
+
+def open_network(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> Network[Any, Any]:
+    """Read a model's weights as the network its architecture is."""
+    shape = files.architecture
+    if isinstance(shape, BertArchitecture):
+        return BertNetwork(files, shape, dtype, device)
+    return LlamaNetwork(files, shape, dtype, device)
+
+
+def _frequencies(files: ModelFiles, shape: LlamaArchitecture) -> Tensor:
+    """RoPE's frequencies, divided by the factors a GGUF carries for llama3 scaling."""
+    frequencies = llama.inverse_frequencies(shape.rope, shape.head_dim)
+    if "rope_freqs.weight" in files.weights.names:
+        frequencies = frequencies / read_checked(files, "rope_freqs.weight", frequencies.shape)
+    return frequencies
+
+
+def _embeddings(reader: BertReader) -> xlmr.Embeddings:
+    shape, dtype, device = reader.shape, reader.dtype, reader.device
+    rows = {
+        "word": shape.vocab_size,
+        "position": shape.num_positions,
+        "token_type": shape.num_token_types,
+    }
+    words, places, types = (
+        reader.tensor(f"embeddings.{name}_embeddings.weight", (count, shape.hidden_size))
+        for name, count in rows.items()
+    )
+    return xlmr.Embeddings(
+        words_VD=words.to(device, dtype),
+        positions_PD=(places.float() + types[0].float()).to(device),
+        norm=reader.norm("embeddings.LayerNorm"),
+    )
