@@ -1,50 +1,18 @@
 """The command line, as a user runs it: exact words, exit codes, JSON that programs can read."""
 
-import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from polyvec.cli import main
-from polyvec.cli.options import MESSAGES
+from tests.command import Command
 from tests.tiny import write_model
 
 PROMPTS = {"query": "Instruct: Find it\nQuery: "}
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-class Command:
-    """Runs ``polyvec`` in this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capfd = monkeypatch, capfd
-
-    def __call__(self, *arguments: str | Path, stdin: str = "") -> Result:
-        self.monkeypatch.setattr(sys, "argv", ["polyvec", *map(str, arguments)])
-        self.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        self.capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main.run()
-        sys.stdout.flush()
-        out, err = self.capfd.readouterr()
-        return Result(exit_.value.code or 0, out, " ".join(err.split()))  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    monkeypatch.setattr(MESSAGES, "_file", None)
-    return Command(monkeypatch, capfd)
 
 
 @pytest.fixture(scope="module")

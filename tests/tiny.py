@@ -11,7 +11,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from torch import Tensor
 
 Json = dict[str, Any]
@@ -52,6 +61,25 @@ def byte_bpe(bos: bool = False, eos: bool = False) -> Tokenizer:
             single=[*before, "$A", *after],
             special_tokens=[(token, backend.token_to_id(token)) for token in (*before, *after)],
         )
+    return backend
+
+
+def byte_bpe_like(pre: str, eos: bool = False) -> Tokenizer:
+    """Return :func:`byte_bpe` with the splitting rules of a model's own ``tokenizer.json``.
+
+    ``smollm`` is SmolLM2's, ``llama-bpe`` Llama 3's, ``qwen2`` Qwen2's and Qwen3's.
+    """
+    backend = byte_bpe(eos=eos)
+    letters = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+    digits = {"llama-bpe": r"\p{N}{1,3}", "qwen2": r"\p{N}"}.get(pre, "")
+    rest = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    first: Any = pre_tokenizers.Split(Regex(f"{letters}|{digits}|{rest}"), "isolated")
+    if pre == "smollm":
+        first = pre_tokenizers.Digits(individual_digits=True)
+    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre == "smollm")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([first, last])
+    if pre == "qwen2":
+        backend.normalizer = normalizers.NFC()
     return backend
 
 
@@ -196,7 +224,8 @@ def write_model(
     **transformer: Any,
 ) -> Path:
     """Write a sentence-transformers folder, bidirectional unless ``config`` says otherwise."""
-    write_transformer(folder, config or shape(is_causal=False), **transformer)
+    config = config or shape(is_causal=False)
+    write_transformer(folder, config, **transformer)
     kinds = {"": "Transformer", "1_Pooling": "Pooling"} | (
         {"2_N": "Normalize"} if normalize else {}
     )
@@ -205,6 +234,7 @@ def write_model(
         for i, (path, kind) in enumerate(kinds.items())
     ]
     write_json(folder / "modules.json", modules)
-    write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": pooling})
+    pooled = {"embedding_dimension": config["hidden_size"], "pooling_mode": pooling}
+    write_json(folder / "1_Pooling" / "config.json", pooled)
     write_json(folder / "config_sentence_transformers.json", {"prompts": dict(prompts or {})})
     return folder

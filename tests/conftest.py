@@ -1,0 +1,18 @@
+"""What every test shares."""
+
+import pytest
+import torch
+
+from polyvec.cli.options import MESSAGES
+from tests.command import Command
+
+# The models are so small that a second thread costs more than it brings, the more so when
+# pytest-xdist's workers share the cores.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run ``polyvec`` with arguments; gives its exit code and what it printed."""
+    monkeypatch.setattr(MESSAGES, "_file", None)
+    return Command(monkeypatch, capfd)
