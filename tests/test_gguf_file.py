@@ -150,7 +150,7 @@ def test_a_huge_count_is_refused_at_once(what: str, tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(ModelFileError, match=r"truncated or corrupt: its header needs byte"):
         _open(tmp_path, HUGE_COUNTS[what])
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 5
 
 
 def test_lists_nested_without_end_are_refused(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_truncated_tensor_data_names_the_tensor(good_gguf: bytes, tmp_path: Path
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_file_cut_anywhere_is_refused(
     good_gguf: bytes, scratch: Path, data: st.DataObject
 ) -> None:
@@ -236,7 +236,7 @@ def test_a_file_cut_anywhere_is_refused(
 
 
 @given(data=st.data())
-@settings(max_examples=200, deadline=5_000)
+@settings(max_examples=200, deadline=30_000)
 def test_flipped_bytes_give_a_model_or_an_error_of_ours(
     good_gguf: bytes, scratch: Path, data: st.DataObject
 ) -> None:

@@ -261,6 +261,28 @@ def test_words_become_the_pieces_of_sentencepiece(sentencepiece: Ours, text: str
     assert _ids(sentencepiece, text) == sentencepiece_ids(text)
 
 
+@pytest.mark.parametrize(
+    ("scores", "pieces"),
+    [
+        ({"ab": -1.0, "bc": -2.0}, ["▁", "ab", "c"]),
+        ({"ab": -2.0, "bc": -1.0}, ["▁", "a", "bc"]),
+        ({"ab": -2.0, "bc": -3.0, "abc": -1.0}, ["▁", "abc"]),
+        ({"ab": -2.0, "bc": -1.0, "▁a": -3.0}, ["▁a", "bc"]),
+    ],
+)
+def test_the_better_score_merges_first(
+    scores: dict[str, float], pieces: list[str], tmp_path: Path
+) -> None:
+    vocabulary = {"<unk>": 0.0, "▁": -9.0, "a": -9.0, "b": -9.0, "c": -9.0} | scores
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": list(vocabulary),
+        "tokenizer.ggml.scores": list(vocabulary.values()),
+        "tokenizer.ggml.add_bos_token": False,
+    }
+    assert _tokens(_read(tmp_path / "m.gguf", metadata), "abc") == pieces
+
+
 def test_frequent_words_are_long_pieces(sentencepiece: Ours) -> None:
     """Otherwise the two tests above would compare letters."""
     assert "▁the" in _tokens(sentencepiece, "jumps over the lazy dog")

@@ -132,6 +132,14 @@ def test_stated_facts_are_saved(tmp_path: Path) -> None:
     assert _saved(files, tmp_path / "saved").spec == files.spec
 
 
+def test_sentence_transformers_cuts_where_we_do(tmp_path: Path) -> None:
+    files = open_model(write_model(tmp_path / "model"), {"max_tokens": 30})
+    save_folder(files, tmp_path / "saved")
+    peer = sentence_transformer(tmp_path / "saved")
+    assert peer.max_seq_length == 30
+    assert (_vectors(files) * peer.encode_query(TEXTS)).sum(1).min() > 0.99999
+
+
 def test_vectors_that_are_not_normalized_stay_so(tmp_path: Path) -> None:
     files = _written(tmp_path / "model", MODELS["llama"], normalize=False)
     saved = _saved(files, tmp_path / "saved")

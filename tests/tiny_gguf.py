@@ -169,7 +169,7 @@ def sentencepiece_pieces() -> tuple[tuple[str, float, int], ...]:
     pieces: list[tuple[str, float, int]] = [("<unk>", 0.0, 2), (BOS, 0.0, 3), (EOS, 0.0, 3)]
     pieces += [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
     text = "▁".join(("", *WORDS[:3])).replace(" ", "▁")
-    merged = _most_frequent_pairs(text.split("▁"), 80)
+    merged = _most_frequent_pairs(text.split("▁"), 140)
     ranked = [*merged, *sorted(set(text))]
     return tuple(pieces + [(piece, -float(rank), 1) for rank, piece in enumerate(ranked)])
 
