@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: demo test check format bench clean
 
 demo: $(VENV)/.installed
-	@echo "17 questions and 17 documents in 25 languages. The default model is not trained for"
+	@echo "17 questions and 17 documents in 23 languages. The default model is not trained for"
 	@echo "retrieval yet, so this is what it really finds, and it is little:"
 	@echo
 	@$(BIN)/polyvec similarity --queries examples/queries.jsonl --documents examples/documents.jsonl \

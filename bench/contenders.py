@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,14 @@ Vectors = npt.NDArray[np.float32]
 
 BASELINE = "sentence-transformers fp32"
 PEERS = (BASELINE, "polyvec fp32", "polyvec bf16")
+
+
+class Timing(NamedTuple):
+    """What a run took."""
+
+    wall_s: float
+    cpu_s: float
+    """Of all threads together, waiting in a loop for each other included."""
 
 
 class Model(Protocol):
@@ -56,9 +64,9 @@ class Peer:
         """Embed queries as a user would."""
         return np.asarray(self.model.encode_query(texts), dtype=np.float32)
 
-    def seconds(self, workload: str, times: int) -> list[float]:
-        """Run a workload ``times`` times and return the seconds of each."""
-        return [_seconds(self._run, workload) for _ in range(times)]
+    def timings(self, workload: str, times: int) -> list[Timing]:
+        """Run a workload ``times`` times and return what each took."""
+        return [_timing(self._run, workload) for _ in range(times)]
 
     def _run(self, workload: str) -> None:
         if workload == "query":
@@ -95,10 +103,10 @@ def _load_sentence_transformers(folder: Path) -> Model:
     return loaded
 
 
-def _seconds(run: Callable[[str], None], workload: str) -> float:
-    started = time.perf_counter()
+def _timing(run: Callable[[str], None], workload: str) -> Timing:
+    wall, cpu = time.perf_counter(), time.process_time()
     run(workload)
-    return time.perf_counter() - started
+    return Timing(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def peak_mb() -> int:

@@ -19,7 +19,9 @@ What it measures:
 How: every peer has a process of its own, and rounds go peer by peer in turn, so that a busy
 machine slows all of them alike. ``ratio`` is the median over rounds of (sentence-transformers'
 seconds / the peer's seconds) in that round: 2 is twice as fast as sentence-transformers in fp32 at
-its defaults. Peak memory is each process's own. Before any timing, fp32 vectors must agree with
+its defaults. Where other programs keep the cores busy, threads that wait for each other distort
+that; then run ``--threads 1`` and read the CPU time column, which others' work changes least. Peak
+memory is each process's own. Before any timing, fp32 vectors must agree with
 sentence-transformers' (cosine > 0.99999), so both embed the same tokens by the same model.
 
 The last line of standard output is one JSON document with all figures.
@@ -37,10 +39,9 @@ from typing import Any
 import numpy as np
 
 import startup
-from layer import LayerBench
-from contenders import BASELINE, PEERS, Peer, Worker
+from contenders import BASELINE, PEERS, Peer, Timing, Worker
 from report import show
-from texts import Workloads, prepare
+from texts import Workloads
 
 PARTS = ("mixed", "uniform", "query", "layer", "startup")
 REPEATS = {"mixed": 1, "uniform": 3, "query": 20}
@@ -76,6 +77,7 @@ class Preparation:
         from polyvec.hub import resolve
         from polyvec.model.files import open_model
         from polyvec.model.save import save_folder
+        from texts import prepare
 
         place = resolve("default")
         files = open_model(place.path, place.facts)
@@ -172,27 +174,41 @@ def _vectors(worker: Worker, documents: list[str], query: str) -> np.ndarray[Any
 
 def _time(workers: dict[str, Worker], part: str, rounds: int) -> dict[str, Any]:
     """Time one workload, peer by peer within each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in workers}
+    timings: dict[str, list[Timing]] = {name: [] for name in workers}
     for worker in workers.values():
-        worker("seconds", "query" if part == "query" else "uniform", 1)  # warms up
+        worker("timings", "query" if part == "query" else "uniform", 1)  # warms up
     for _ in range(rounds):
         for name, worker in workers.items():
-            seconds[name].append(statistics.median(worker("seconds", part, REPEATS[part])))
-    return {name: _summary(spent, seconds[BASELINE]) for name, spent in seconds.items()}
+            timings[name].append(_median(worker("timings", part, REPEATS[part])))
+    return {name: _summary(spent, timings[BASELINE]) for name, spent in timings.items()}
 
 
-def _summary(seconds: list[float], baseline: list[float]) -> dict[str, Any]:
-    ratios = [theirs / ours for theirs, ours in zip(baseline, seconds, strict=True)]
+def _median(timings: list[Timing]) -> Timing:
+    wall, cpu = (statistics.median(column) for column in zip(*timings, strict=True))
+    return Timing(wall, cpu)
+
+
+def _summary(timings: list[Timing], baseline: list[Timing]) -> dict[str, Any]:
+    pairs = list(zip(baseline, timings, strict=True))
+    ratios = [theirs.wall_s / ours.wall_s for theirs, ours in pairs]
     return {
-        "median_s": round(statistics.median(seconds), 5),
+        "median_s": round(_median(timings).wall_s, 5),
         "ratio": round(statistics.median(ratios), 3),
+        "cpu_ratio": round(statistics.median(t.cpu_s / o.cpu_s for t, o in pairs), 3),
         "ratio_rounds": [round(ratio, 2) for ratio in ratios],
-        "seconds_rounds": [round(spent, 4) for spent in seconds],
+        "seconds_rounds": [round(timing.wall_s, 4) for timing in timings],
     }
 
 
+def make_layer_bench(threads: int) -> object:
+    """Make the layer's worker; imported there, since this process stays without torch."""
+    from layer import LayerBench
+
+    return LayerBench(threads)
+
+
 def _layer(threads: int, rounds: int) -> list[dict[str, Any]]:
-    worker = Worker(LayerBench, threads)
+    worker = Worker(make_layer_bench, threads)
     figures = [worker("measure", tokens, rounds) for tokens in LAYER_TOKENS]
     worker.stop()
     return figures

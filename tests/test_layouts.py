@@ -59,7 +59,7 @@ def nemotron(tmp_path: Path) -> Path:
     write_json(folder / "config.json", config)
     tensors = {name: t.bfloat16() for name, t in weights(config).items()}
     names = sorted(tensors)
-    index = {}
+    index: dict[str, str] = {}
     for number, part in enumerate((names[::2], names[1::2]), start=1):
         file = f"model-{number:05}-of-00002.safetensors"
         save_file({name: tensors[name] for name in part}, folder / file, {"format": "pt"})

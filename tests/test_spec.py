@@ -189,3 +189,9 @@ def test_parameters_are_counted(model_type: str) -> None:
         model_type=model_type, head_dim=config.get("head_dim", 8), qk_norm=model_type == "qwen3"
     )
     assert counted.num_parameters == sum(t.numel() for t in weights(config).values())
+
+
+@pytest.mark.parametrize("instruction", ["", "  "])
+def test_an_empty_instruction_is_refused(instruction: str) -> None:
+    with pytest.raises(InputError, match=r"which says no task. Leave it out for the model's own"):
+        SPEC.prefix("query", instruction)

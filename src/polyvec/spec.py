@@ -79,6 +79,11 @@ class Spec:
                     "Leave it out, or embed these texts as queries."
                 )
             return self.document_prefix
+        if instruction is not None and not instruction.strip():
+            raise InputError(
+                f"The instruction is {instruction!r}, which says no task. Leave it out for the "
+                f"model's own ({self.default_instruction!r}), or write one."
+            )
         prefix = self.query_prefix
         if instruction is not None and INSTRUCTION_SLOT not in prefix:
             if prefix:

@@ -4,6 +4,8 @@ On a CPU, oneDNN packs a weight into its own blocked layout when the model is lo
 fast as repacking on every call for a short query, equal for a full batch.
 """
 
+import threading
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -86,8 +88,31 @@ class PackedGelu:
         return self.linear(x, "gelu", "none")  # "none": no tanh, the exact function
 
 
+class _Scratch(threading.local):
+    """One buffer a thread for outputs too large for malloc to reuse: their pages stay mapped.
+
+    What :meth:`take` gives is overwritten by the next call in the same thread.
+    """
+
+    def __init__(self) -> None:
+        self.buffer = torch.empty(0, dtype=torch.uint8)
+
+    def take(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """Return a tensor of any content."""
+        size = rows * columns * dtype.itemsize
+        if self.buffer.numel() < size:
+            with torch.inference_mode(mode=False):  # also written to outside inference mode
+                self.buffer = torch.empty(size, dtype=torch.uint8)
+        return self.buffer[:size].view(dtype).view(rows, columns)
+
+
+_SCRATCH = _Scratch()
+
+
 class PackedGated:
     """``silu(gate(x)) * up(x)`` by oneDNN, a block of columns at a time.
+
+    Where there are several blocks, the result is overwritten by the thread's next call.
 
     In bf16 the activation and the product run inside oneDNN's products, before rounding: more
     exact, and a tenth faster. In fp32 they gain no exactness there and cost a twentieth.
@@ -107,7 +132,7 @@ class PackedGated:
         """Gate."""
         if len(self.blocks) == 1:
             return self._block(x, *self.blocks[0])
-        y, start = x.new_empty((x.shape[0], self.columns)), 0
+        y, start = _SCRATCH.take(x.shape[0], self.columns, x.dtype), 0
         for gate, up in self.blocks:
             part = self._block(x, gate, up)
             y[:, start : start + part.shape[1]] = part

@@ -164,7 +164,7 @@ def _fit_affine(x_BGN: Tensor, search: _Search) -> tuple[Tensor, Tensor]:
 
     Each candidate's codes get their weighted least-squares scale and offset; the candidate of
     least error wins, and the next one starts from its offset. A weight counts by its magnitude
-    plus its group's root mean square. Sums are over ``y = x - low``, where nothing cancels in
+    plus its group's root mean square. Sums are over ``y = x - low``, where less cancels in
     float32.
     """
     importance = x_BGN.square().mean(-1, keepdim=True).sqrt() + x_BGN.abs()
@@ -176,13 +176,13 @@ def _fit_affine(x_BGN: Tensor, search: _Search) -> tuple[Tensor, Tensor]:
     sums = (importance.sum(-1), weighted.sum(-1))
     scale, base = span / search.max_code, torch.zeros_like(low)
     codes = _codes(y, base, _inverse(scale), search.max_code)
-    best = _affine_error(_sums(codes, importance, weighted), sums, scale, base)
+    best = _affine_error(codes, y, importance, scale, base)
     for shift in search.shifts:
         to_code = (search.max_code + shift) * _inverse(span - base)
         codes = _codes(y, base, to_code, search.max_code)
         code_sums = _sums(codes, importance, weighted)
         fit, ground = _least_squares(code_sums, sums, low)
-        error = _affine_error(code_sums, sums, fit, ground)
+        error = _affine_error(codes, y, importance, fit, ground)
         better = error < best  # false for NaN, where all codes are one
         best = torch.where(better, error, best)
         scale, base = torch.where(better, fit, scale), torch.where(better, ground, base)
@@ -223,12 +223,15 @@ def _least_squares(
 
 
 def _affine_error(
-    codes: _CodeSums, sums: tuple[Tensor, Tensor], scale: Tensor, base: Tensor
+    codes: Tensor, y: Tensor, importance: Tensor, scale: Tensor, base: Tensor
 ) -> Tensor:
-    """Weighted squared error of ``scale * l + base`` against y, short of y's own square."""
-    weight, y = sums
-    crossed = 2 * (scale * base * codes.l - scale * codes.yl - base * y)
-    return scale.square() * codes.ll + base.square() * weight + crossed
+    """Weighted squared error of ``scale * code + base`` against y.
+
+    Summed as it is, not from the sums at hand: weights that were quantized before lie on a grid,
+    and what is left of their error then is lost in the rounding of the sums.
+    """
+    rest = (codes * scale.unsqueeze(-1)).add_(base.unsqueeze(-1)).sub_(y)
+    return rest.square_().mul_(importance).sum(-1)
 
 
 def _k_affine(values: Tensor, search: _Search) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ class Probe:
 
 
 def read_probes() -> list[Probe]:
-    """Return the probe set that comes with the package: 48 texts in 27 languages."""
+    """Return the probe set that comes with the package: 46 texts in 26 languages."""
     raw = resources.files("polyvec.publish").joinpath("probe.jsonl").read_bytes()
     return [Probe(**orjson.loads(line)) for line in raw.splitlines()]
 
