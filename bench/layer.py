@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from polyvec.engine.cpu import keep_freed_memory
 from polyvec.engine.linear import DenseLinear, PackedLinear, gated, linear
 from polyvec.model.llama import Context, Layer, block, inverse_frequencies, rotation
 from polyvec.model.packing import Packed
@@ -38,6 +39,7 @@ class LayerBench:
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
         torch.manual_seed(0)
+        keep_freed_memory()  # as the runner does
         hidden, width = SHAPE.hidden_size, SHAPE.intermediate_size
         heads = SHAPE.num_heads * SHAPE.head_dim
         qkv_rows = heads + 2 * SHAPE.num_kv_heads * SHAPE.head_dim

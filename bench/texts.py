@@ -49,6 +49,11 @@ class Workloads:
     languages: int
     mixed_tokens: list[int]
     """Tokens of each text of ``mixed``, as the model reads it."""
+    padded_tokens: int
+    """Tokens that a library computes for ``mixed`` that pads batches of 32, sorted by characters
+    as sentence-transformers does."""
+    padded_tokens_at_best: int
+    """The same, had it sorted by tokens."""
     query_tokens: int
     """Tokens of ``query`` as the model reads it, its instruction included."""
 
@@ -62,12 +67,15 @@ def prepare(files: "ModelFiles", folder: Path, quick: bool) -> Workloads:
     pool = "\n".join(m.text for m in random.Random(1).sample(messages, 400))
     query = next(exact_texts(files, pool, QUERY_TOKENS))
     exact = exact_texts(files, pool, UNIFORM_TOKENS)
+    counts = _counts(files, mixed, "document")
     return Workloads(
         mixed=mixed,
         uniform=[next(exact) for _ in range(UNIFORM_TEXTS)],
         query=query,
         languages=len({message.language for message in chosen}),
-        mixed_tokens=_counts(files, mixed, "document"),
+        mixed_tokens=counts,
+        padded_tokens=_padded(counts, [len(text) for text in mixed]),
+        padded_tokens_at_best=_padded(counts, counts),
         query_tokens=_counts(files, [query], "query")[0],
     )
 
@@ -128,6 +136,13 @@ def exact_texts(files: "ModelFiles", pool: str, tokens: int) -> Iterator[str]:
             start += size
         else:
             start += 1
+
+
+def _padded(counts: Sequence[int], sizes: Sequence[int], batch: int = 32) -> int:
+    """Return the tokens in batches filled up to their longest text, longest ``sizes`` first."""
+    order = sorted(range(len(counts)), key=lambda index: -sizes[index])
+    batches = [[counts[i] for i in order[s : s + batch]] for s in range(0, len(order), batch)]
+    return sum(max(lengths) * len(lengths) for lengths in batches)
 
 
 def _counts(files: "ModelFiles", texts: Sequence[str], role: Role) -> list[int]:

@@ -2,15 +2,17 @@
 
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyvec.engine.embedder import Embedder, load
+from polyvec.engine.embedder import MAX_BATCH_TOKENS, Embedder, _batch_tokens, load
 from polyvec.errors import (
     DeviceError,
     InputError,
@@ -20,6 +22,7 @@ from polyvec.errors import (
     TruncationWarning,
 )
 from polyvec.model.files import open_model
+from polyvec.spec import LlamaArchitecture
 from tests.tiny import WORDS, byte_bpe, shape, weights, write_model
 
 PROMPTS = {"query": "Instruct: Find it\nQuery: "}
@@ -401,3 +404,13 @@ def test_a_model_in_half_precision_is_read(tmp_path: Path) -> None:
     halves = {name: tensor.half() for name, tensor in weights(shape()).items()}
     vectors = load(str(write_model(tmp_path, tensors=halves)), precision="fp32")
     assert np.isfinite(vectors.encode_document(["a"])).all()
+
+
+def test_wide_models_get_smaller_batches(folder: Path) -> None:
+    """Llama-3.1-8B's queries, keys and values are 6,144 wide: 2,560 tokens of them fit."""
+    shape = open_model(folder).architecture
+    assert isinstance(shape, LlamaArchitecture)
+    wide = replace(shape, num_heads=32, num_kv_heads=8, head_dim=128)
+    assert _batch_tokens(shape, torch.bfloat16) == MAX_BATCH_TOKENS[torch.bfloat16]
+    assert _batch_tokens(wide, torch.bfloat16) == 2_560
+    assert _batch_tokens(wide, torch.float32) == 1_024

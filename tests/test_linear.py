@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,3 +80,17 @@ def test_plain_torch_products_are_exact(dtype: torch.dtype, bias: bool) -> None:
     expected = F.silu(_product(x, gate)) * _product(x, up)
     y = DenseGated(gate, up)(x)
     torch.testing.assert_close(y.double(), expected, rtol=0, atol=4 * TOLERANCE[dtype])
+
+
+def test_a_wide_gates_result_holds_until_the_next_call() -> None:
+    """Wide results share one buffer a thread, and another thread has its own."""
+    random = torch.Generator().manual_seed(0)
+    gate, up = (DenseLinear(torch.randn(5000, 8, generator=random)) for _ in range(2))
+    packed = PackedGated(gate, up)
+    first, second = torch.randn(2, 3, 8, generator=random)
+    with torch.inference_mode():
+        mine = packed(first)
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(packed, second).result()
+        torch.testing.assert_close(mine, DenseGated(gate, up)(first), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(other, DenseGated(gate, up)(second), atol=1e-4, rtol=1e-4)

@@ -20,7 +20,7 @@ from polyvec.model.files import ModelFiles, open_model
 from polyvec.model.packing import Packed
 from polyvec.model.pooling import normalize, pool
 from polyvec.model.tokens import OnEmpty, Tokenizer, Truncate, check_texts
-from polyvec.spec import Attention, Pooling, Role, Spec
+from polyvec.spec import Architecture, Attention, Pooling, Role, Spec
 
 Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -29,6 +29,8 @@ Progress = Callable[[int, int], None]
 MAX_BATCH_TOKENS = {torch.float32: 1_024, torch.bfloat16: 4_096}
 """Rows enough for the products to run near their peak, few enough to stay in cache: measured on
 the default backbone (dev/LOG.md). bf16 on AMX needs more rows than fp32 to be fed."""
+
+_MAX_KEPT_BYTES = 31 * 2**20
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Embedder:
         self.spec: Spec = files.spec
         self.device = pick_device(device)
         self.dtype = pick_precision(precision, self.device)
-        self.max_batch_tokens = max_batch_tokens or MAX_BATCH_TOKENS[self.dtype]
+        self.max_batch_tokens = max_batch_tokens or _batch_tokens(files.architecture, self.dtype)
         self.runner = Runner(files, self.dtype, self.device)
 
     @property
@@ -244,6 +246,17 @@ def load(
     given = {"attention": attention, "pooling": pooling, "max_tokens": max_tokens}
     stated = {**place.facts, **{name: value for name, value in given.items() if value is not None}}
     return Embedder(open_model(place.path, stated), precision, device, max_batch_tokens)
+
+
+def _batch_tokens(shape: Architecture, dtype: torch.dtype) -> int:
+    """Return how many tokens go through a layer together.
+
+    For wide models fewer than ``MAX_BATCH_TOKENS``: a batch's queries, keys and values must stay
+    under the 32 MiB above which malloc gives every block back to the kernel.
+    """
+    width = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
+    fitting = _MAX_KEPT_BYTES // (width * dtype.itemsize)
+    return min(MAX_BATCH_TOKENS[dtype], max(256, fitting // 256 * 256))
 
 
 def _options(dimensions: int | None, truncate: Truncate, on_empty: OnEmpty) -> dict[str, Any]:

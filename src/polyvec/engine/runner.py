@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from polyvec.engine.cpu import keep_freed_memory
 from polyvec.engine.networks import open_network
 from polyvec.model.files import ModelFiles
 from polyvec.model.packing import Packed
@@ -20,6 +21,7 @@ class Runner:
 
     def __init__(self, files: ModelFiles, dtype: torch.dtype, device: torch.device) -> None:
         self.network = open_network(files, dtype, device)
+        keep_freed_memory()
 
     def run(self, batches: Sequence[Packed]) -> list[Tensor]:
         """Return each batch's token states, fp32 ``[T, D]``, as the model gives them out."""
