@@ -158,7 +158,9 @@ def test_without_a_name_the_rules_are_gpt2s(tmp_path: Path) -> None:
 
 
 def test_unknown_rules_name_the_known_ones(tmp_path: Path) -> None:
-    expected = r"rules 'tekken' .*knows gpt-2, smollm, llama-bpe, qwen2\. Use the .* folder"
+    expected = (
+        r"rules 'tekken' .*knows gpt-2, smollm, llama-bpe, smaug-bpe, qwen2\. Use the .* folder"
+    )
     with pytest.raises(ModelFileError, match=expected):
         _read(tmp_path / "m.gguf", bpe_metadata(byte_bpe(), "tekken"))
 

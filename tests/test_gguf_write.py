@@ -303,7 +303,9 @@ def test_unknown_splitting_rules_are_refused(tmp_path: Path) -> None:
     split = pre_tokenizers.Split(Regex(r"\p{L}{1,5}"), behavior="isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
-    _refused(backend, tmp_path, r"no name polyvec knows \(gpt-2, smollm, llama-bpe, qwen2\)")
+    _refused(
+        backend, tmp_path, r"no name polyvec knows \(gpt-2, smollm, llama-bpe, smaug-bpe, qwen2\)"
+    )
 
 
 def test_an_unknown_normalizer_is_refused(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ _RULES = {
     "gpt-2": _Rules(_gpt2),
     "smollm": _Rules(_smollm),
     "llama-bpe": _Rules(lambda: _by_regex(_LLAMA3), ignore_merges=True, add_bos=True),
+    # Llama 3's rules where tokenizer.json, as in the first release, follows merges for whole words.
+    "smaug-bpe": _Rules(lambda: _by_regex(_LLAMA3)),
     "qwen2": _Rules(lambda: _by_regex(_QWEN2), nfc=True),
 }
 
