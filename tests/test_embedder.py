@@ -22,6 +22,7 @@ from polyvec.errors import (
     TruncationWarning,
 )
 from polyvec.model.files import open_model
+from polyvec.model.pooling import shape_vectors
 from polyvec.spec import LlamaArchitecture
 from tests.tiny import WORDS, byte_bpe, shape, weights, write_model
 
@@ -414,3 +415,21 @@ def test_wide_models_get_smaller_batches(folder: Path) -> None:
     assert _batch_tokens(shape, torch.bfloat16) == MAX_BATCH_TOKENS[torch.bfloat16]
     assert _batch_tokens(wide, torch.bfloat16) == 2_560
     assert _batch_tokens(wide, torch.float32) == 1_024
+
+
+def test_pooled_tokens_become_the_vectors_of_their_texts(embedder: Embedder) -> None:
+    tokens = embedder.tokenizer.encode(list(WORDS), embedder.spec, "query")
+    calls: list[int] = []
+    pooled = embedder.pooled(tokens.ids, lambda: calls.append(1))
+    assert pooled.dtype == np.float32
+    assert not np.allclose(np.linalg.norm(pooled, axis=1), 1.0)
+    vectors = shape_vectors(torch.from_numpy(pooled), embedder.dimension, unit=True)
+    assert _close(vectors, embedder.encode_query(list(WORDS)))
+    assert len(calls) == 3  # layers
+
+
+def test_token_states_are_one_row_a_token_and_pool_to_the_vector(embedder: Embedder) -> None:
+    tokens = embedder.tokenizer.encode(["the fox", "лиса"], embedder.spec, "document")
+    states = embedder.token_states(tokens.ids)
+    assert [s.shape for s in states] == [(len(ids), embedder.dimension) for ids in tokens.ids]
+    assert _close(np.stack([s.mean(0) for s in states]), embedder.pooled(tokens.ids))

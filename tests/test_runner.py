@@ -50,6 +50,17 @@ def test_each_layer_is_taken_once_for_all_batches(
     assert counted.taken == [0, 1, 2]
 
 
+def test_another_batch_may_run_between_layers(runner: Runner) -> None:
+    """A server lets a short query overtake; neither batch's states may change by it."""
+    packed = [Packed.of(batch) for batch in BATCHES]
+    expected = [runner.run([batch])[0].clone() for batch in packed]
+    overtaking: list[torch.Tensor] = []
+    states = runner.run([packed[2]], lambda: overtaking.append(runner.run([packed[0]])[0].clone()))
+    assert torch.equal(states[0], expected[2])
+    assert len(overtaking) == 3
+    assert all(torch.equal(other, expected[0]) for other in overtaking)
+
+
 def test_states_are_fp32_one_row_a_token(runner: Runner) -> None:
     (states,) = runner.run([Packed.of([[5, 6, 7], [8]])])
     assert states.dtype == torch.float32

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyvec.errors import InputError, InputTypeError
+from polyvec.errors import InputError, InputTypeError, TooLongError
 from polyvec.model.tokens import Tokenizer, Truncate, check_texts
 from polyvec.spec import Role, Spec
 from tests.test_spec import FIXED, SPEC
@@ -219,3 +219,47 @@ def test_nul_bytes_are_kept() -> None:
 def test_a_lone_surrogate_is_refused_whatever_empty_texts_become(on_empty: str) -> None:
     with pytest.raises(InputError, match=r"lone surrogate"):
         check_texts(["\udc80"], on_empty)  # type: ignore[arg-type]
+
+
+# --- Texts that are ids already, and texts in pieces ------------------------------------------
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["bare", "with BOS and EOS"])
+def test_ids_are_framed_once(around: bool) -> None:
+    ids = _ids("the fox")
+    given_ids = [1, *ids, 2] if around else ids
+    assert TOKENIZER.encode_ids([given_ids], LOOSE, "document").ids == [[1, *ids, 2]]
+    query = TOKENIZER.encode_ids([given_ids], LOOSE, "query").ids[0]
+    assert query == [1, *_ids(LOOSE.prefix("query")), *ids, 2]
+
+
+def test_ids_are_cut_or_refused_like_texts() -> None:
+    spec = replace(SPEC, max_tokens=5)
+    end = TOKENIZER.encode_ids([range(10, 20)], spec, "document")
+    assert (end.ids, end.counts, end.cut) == ([[1, 10, 11, 12, 2]], [12], [0])
+    start = TOKENIZER.encode_ids([range(10, 20)], spec, "document", truncate="start")
+    assert start.ids == [[1, 17, 18, 19, 2]]
+    with pytest.raises(TooLongError, match=r"Text 0 has 12 tokens and the model reads 5"):
+        TOKENIZER.encode_ids([range(10, 20)], spec, "document", truncate="error")
+
+
+@pytest.mark.parametrize("wrong", [-1, VOCAB_SIZE])
+def test_ids_of_another_tokenizer_are_refused(wrong: int) -> None:
+    with pytest.raises(InputError, match=rf"Text 1 has the token id {wrong}, .*Send strings"):
+        TOKENIZER.encode_ids([[5], [6, wrong]], LOOSE, "document")
+
+
+def test_a_text_in_pieces_has_all_its_tokens_and_each_piece_its_frame() -> None:
+    spec = replace(SPEC, max_tokens=12, document_prefix="a ")
+    prefix = _ids("a ")
+    ((short,), long) = TOKENIZER.encode_pieces(["fox", LONG], spec, "document")
+    assert short == TOKENIZER.encode(["fox"], spec, "document").ids[0]
+    assert all(len(piece) <= 12 for piece in long)
+    assert all(piece[: 1 + len(prefix)] == [1, *prefix] and piece[-1] == 2 for piece in long)
+    inner = [token for piece in long for token in piece[1 + len(prefix) : -1]]
+    assert inner == _ids(LONG)
+
+
+def test_pieces_need_room_beside_the_prefix() -> None:
+    with pytest.raises(InputError, match=r"prefix alone has \d+ tokens or more"):
+        TOKENIZER.encode_pieces([LONG], replace(SPEC, max_tokens=4), "query")

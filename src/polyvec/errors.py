@@ -17,6 +17,10 @@ class InputError(PolyvecError, ValueError):
     exit_code = 2
 
 
+class TooLongError(InputError):
+    """A text with more tokens than the model reads, where cutting was not wanted."""
+
+
 class InputTypeError(InputError, TypeError):
     """A value of the wrong type where texts were expected."""
 

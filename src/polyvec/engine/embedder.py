@@ -18,7 +18,7 @@ from polyvec.errors import InputError, TruncationWarning
 from polyvec.hub import resolve
 from polyvec.model.files import ModelFiles, open_model
 from polyvec.model.packing import Packed
-from polyvec.model.pooling import normalize, pool
+from polyvec.model.pooling import pool, shape_vectors
 from polyvec.model.tokens import OnEmpty, Tokenizer, Truncate, check_texts
 from polyvec.spec import Architecture, Attention, Pooling, Role, Spec
 
@@ -190,11 +190,33 @@ class Embedder:
 
     def _vectors(self, packed: Packed, size: int) -> Vectors:
         (states_TD,) = self.runner.run([packed])
-        vectors_ND = pool(states_TD, packed, self.spec.pooling)[:, :size]
-        if self.spec.normalize:
-            vectors_ND = normalize(vectors_ND)
-        result: Vectors = vectors_ND.cpu().numpy()
-        return result
+        pooled_ND = pool(states_TD, packed, self.spec.pooling)
+        return shape_vectors(pooled_ND, size, self.spec.normalize)
+
+    def pooled(
+        self, token_ids: Sequence[Sequence[int]], between_layers: Callable[[], None] | None = None
+    ) -> Vectors:
+        """Embed texts that are tokens already, as one batch, for a server that plans batches.
+
+        Args:
+            token_ids: What the model reads of each text, as ``tokenizer.encode`` gives it.
+            between_layers: Called before every layer; may embed another batch meanwhile.
+
+        Returns:
+            Pooled vectors ``float32 [len(token_ids), spec.dimension]``, neither cut nor scaled:
+            ``polyvec.model.pooling.shape_vectors`` does both.
+        """
+        packed = Packed.of(token_ids, self.device)
+        (states_TD,) = self.runner.run([packed], between_layers)
+        return shape_vectors(pool(states_TD, packed, self.spec.pooling), self.dimension, unit=False)
+
+    def token_states(
+        self, token_ids: Sequence[Sequence[int]], between_layers: Callable[[], None] | None = None
+    ) -> list[Vectors]:
+        """Return each token's own state, ``float32 [tokens, D]`` a text; see :meth:`pooled`."""
+        packed = Packed.of(token_ids, self.device)
+        (states_TD,) = self.runner.run([packed], between_layers)
+        return [states.cpu().numpy() for states in states_TD.split(list(packed.lengths))]
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> Vectors:
         """Return cosine similarities ``float32 [len(a), len(b)]`` of two sets of vectors.

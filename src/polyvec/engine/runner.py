@@ -1,7 +1,7 @@
 """Packed tokens through all layers of a model."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,13 +23,20 @@ class Runner:
         self.network = open_network(files, dtype, device)
         keep_freed_memory()
 
-    def run(self, batches: Sequence[Packed]) -> list[Tensor]:
-        """Return each batch's token states, fp32 ``[T, D]``, as the model gives them out."""
+    def run(
+        self, batches: Sequence[Packed], between_layers: Callable[[], None] | None = None
+    ) -> list[Tensor]:
+        """Return each batch's token states, fp32 ``[T, D]``, as the model gives them out.
+
+        ``between_layers`` is called before every layer and may run other batches meanwhile.
+        """
         network = self.network
         with torch.inference_mode():
             contexts = [network.context(packed) for packed in batches]
             states = [network.embed(packed) for packed in batches]
             for layer in network.source.layers():
+                if between_layers is not None:
+                    between_layers()
                 states = [network.block(x, layer, c) for x, c in zip(states, contexts, strict=True)]
             return [network.finish(x) for x in states]
 

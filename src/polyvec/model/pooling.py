@@ -1,5 +1,7 @@
 """Token states to one vector a text: pooling and normalization, in fp32."""
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,6 +32,13 @@ def _pool_block(block_NLD: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "mean" or length == 0:
         return block_NLD.sum(1, dtype=torch.float32) / max(length, 1)
     return block_NLD[:, -1 if pooling == "last" else 0].float()
+
+
+def shape_vectors(pooled_ND: Tensor, size: int, unit: bool) -> npt.NDArray[np.float32]:
+    """Cut pooled vectors to ``size`` numbers, scale them to length 1 if asked, as numpy's."""
+    vectors_ND = pooled_ND[:, :size]
+    result: npt.NDArray[np.float32] = (normalize(vectors_ND) if unit else vectors_ND).cpu().numpy()
+    return result
 
 
 def normalize(vectors_ND: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """Texts to token ids: the only place where a prefix, BOS or EOS is added and a text is cut."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal
 
 import tokenizers
 
-from polyvec.errors import InputError, InputTypeError
+from polyvec.errors import InputError, InputTypeError, TooLongError
 from polyvec.spec import Role, Spec, check_choice
 
 Truncate = Literal["end", "start", "error"]
@@ -98,13 +99,74 @@ class Tokenizer:
         excess = count - spec.max_tokens
         if excess > 0:
             if truncate == "error":
-                raise InputError(
-                    f"Text {len(tokens.ids)} has {count:,} tokens and the model reads "
-                    f"{spec.max_tokens:,}. Shorten it, or choose truncate='end' or 'start'."
-                )
+                raise _too_long(len(tokens.ids), count, spec.max_tokens)
             ids = _cut(encoding, excess, prefix_characters, truncate)
         tokens.ids.append([*self.bos_ids, *ids, *self.eos_ids])
         tokens.counts.append(count)
+
+    def encode_ids(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        spec: Spec,
+        role: Role,
+        truncate: Truncate = "end",
+    ) -> Tokens:
+        """Put BOS, prefix and EOS around texts that are this tokenizer's ids already.
+
+        A BOS or EOS that is there is not doubled. The prefix is tokenized by itself, so a merge
+        over its seam with the text, which :meth:`encode` makes, is not made.
+
+        Raises:
+            InputError: An id is not in the vocabulary, or as for :meth:`encode`.
+        """
+        check_choice("truncate", truncate, Truncate)
+        before, after, room = self._frame(spec, role)
+        tokens = Tokens()
+        for number, ids in enumerate(token_ids):
+            wrong = next((i for i in ids if not 0 <= i < self.vocab_size), None)
+            if wrong is not None:
+                raise InputError(
+                    f"Text {number} has the token id {wrong}, and this model's ids are 0 to "
+                    f"{self.vocab_size - 1}: they are another tokenizer's. Send strings."
+                )
+            inner = _without(ids, self.bos_ids, self.eos_ids)
+            if len(inner) > room and truncate == "error":
+                raise _too_long(number, len(before) + len(inner) + len(after), spec.max_tokens)
+            kept = inner[len(inner) - room :] if truncate == "start" else inner[:room]
+            tokens.ids.append([*before, *(kept if len(inner) > room else inner), *after])
+            tokens.counts.append(len(before) + len(inner) + len(after))
+        return tokens
+
+    def encode_pieces(
+        self, texts: Sequence[str], spec: Spec, role: Role, instruction: str | None = None
+    ) -> list[list[list[int]]]:
+        """Tokenize texts of any length, each as pieces that the model can read.
+
+        Every piece has BOS, prefix and EOS. A text that fits is one piece, the same as
+        :meth:`encode` gives.
+        """
+        before, after, room = self._frame(spec, role, instruction)
+        pieces = []
+        for text in texts:
+            whole = self.encode([text], replace(spec, max_tokens=sys.maxsize), role, instruction)
+            if len(whole.ids[0]) <= spec.max_tokens:
+                pieces.append(whole.ids)
+                continue
+            ids = self.backend.encode(text, add_special_tokens=False).ids
+            parts = [ids[start : start + room] for start in range(0, len(ids), room)]
+            pieces.append([[*before, *part, *after] for part in parts])
+        return pieces
+
+    def _frame(
+        self, spec: Spec, role: Role, instruction: str | None = None
+    ) -> tuple[list[int], list[int], int]:
+        """Return the ids before a text, those after it, and how many it may have itself."""
+        prefix = self.backend.encode(spec.prefix(role, instruction), add_special_tokens=False).ids
+        before, after = [*self.bos_ids, *prefix], self.eos_ids
+        room = spec.max_tokens - len(before) - len(after)
+        if room < 1:
+            raise _no_room_for_text(len(prefix))
+        return before, after, room
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens included."""
@@ -131,14 +193,34 @@ def _cut(
     ids: list[int] = encoding.ids
     num_prefix = sum(end <= prefix_characters for _, end in encoding.offsets[: len(ids) - excess])
     if prefix_characters and num_prefix == len(ids) - excess:
-        raise InputError(
-            f"The prefix alone has {num_prefix} tokens or more, instruction included, which leaves "
-            "none of max_tokens for the text. Shorten it or give a larger max_tokens."
-        )
+        raise _no_room_for_text(num_prefix)
     if truncate == "end":
         return ids[: len(ids) - excess]
     keep = num_prefix if prefix_characters else 0
     return ids[:keep] + ids[keep + excess :]
+
+
+def _without(ids: Sequence[int], bos_ids: list[int], eos_ids: list[int]) -> list[int]:
+    inner = list(ids)
+    if bos_ids and inner[: len(bos_ids)] == bos_ids:
+        inner = inner[len(bos_ids) :]
+    if eos_ids and inner[-len(eos_ids) :] == eos_ids:
+        inner = inner[: -len(eos_ids)]
+    return inner
+
+
+def _too_long(number: int, count: int, max_tokens: int) -> TooLongError:
+    return TooLongError(
+        f"Text {number} has {count:,} tokens and the model reads {max_tokens:,}. Shorten it, or "
+        "choose truncate='end' or 'start'."
+    )
+
+
+def _no_room_for_text(num_prefix: int) -> InputError:
+    return InputError(
+        f"The prefix alone has {num_prefix} tokens or more, instruction included, which leaves "
+        "none of max_tokens for the text. Shorten it or give a larger max_tokens."
+    )
 
 
 def _slices(texts: Iterable[str]) -> Iterator[list[str]]:
