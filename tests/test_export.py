@@ -25,6 +25,7 @@ from polyvec.model import save
 from polyvec.model.files import ModelFiles, open_model
 from polyvec.publish import export as module
 from polyvec.publish import gguf as gguf_module
+from polyvec.publish import gguf_keys as keys_module
 from polyvec.publish.export import export
 from polyvec.publish.gguf import write_gguf as write_gguf_file
 from polyvec.publish.vocabulary import tokenizer_metadata
@@ -32,7 +33,7 @@ from polyvec.spec import LlamaArchitecture
 from tests.command import Command
 from tests.peers import sentence_transformer
 from tests.tiny import WORDS, byte_bpe, llama3_scaling, shape, weights, write_json, write_model
-from tests.tiny_bert import write_bert_model
+from tests.tiny_bert import bert_shape, write_bert_model
 from tests.tiny_gguf import write_gguf
 
 TEXTS = list(WORDS)
@@ -159,15 +160,17 @@ def test_a_qwen_with_a_window_keeps_it(tmp_path: Path) -> None:
     assert open_model(tmp_path / "out").architecture == source.architecture
 
 
-def test_bert_goes_to_a_folder_and_not_to_gguf(tmp_path: Path) -> None:
-    source = open_model(write_bert_model(tmp_path / "bert"))
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
+def test_encoders_go_to_a_folder_and_to_a_gguf(kind: str, tmp_path: Path) -> None:
+    source = open_model(write_bert_model(tmp_path / "bert", bert_shape(kind)))
     report = export(source, tmp_path / "out")
     assert report.quality.cosine_min > 0.99999
     peer = sentence_transformer(tmp_path / "out")
     expected = Embedder(source, "fp32").encode_document(TEXTS)
     assert np.allclose(peer.encode(TEXTS), expected, atol=1e-5)
-    with pytest.raises(SpecError, match=r"polyvec writes GGUF of the Llama family"):
-        export(source, tmp_path / "out.gguf")
+    report = export(source, tmp_path / "out.gguf", type_name="F32")
+    assert report.quality.cosine_min > 0.99999
+    assert report.tensors == {"F32": len(source.weights.names)}
 
 
 def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
@@ -191,7 +194,7 @@ def test_a_tokenizer_that_would_change_is_refused(
         keys = real(*given)
         return keys | {"tokenizer.ggml.merges": keys["tokenizer.ggml.merges"][:9]}
 
-    monkeypatch.setattr(gguf_module, "tokenizer_metadata", without_most_merges)
+    monkeypatch.setattr(keys_module, "tokenizer_metadata", without_most_merges)
     with pytest.raises(SpecError, match="The tokenizer would not survive: as a query, 'Where can"):
         export(source, tmp_path / "out.gguf")
     assert _listing(tmp_path) == {"source"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from polyvec.engine.embedder import Embedder
-from polyvec.errors import ModelFileError, OutputError, SpecError
+from polyvec.errors import DiskFullError, ModelFileError, OutputError, SpecError
 from polyvec.model.files import ModelFiles, open_model
 from polyvec.model.packing import Packed
 from polyvec.model.save import save_folder
@@ -259,7 +259,18 @@ def test_a_failure_leaves_nothing_half_written(
 
     files = _written(tmp_path / "model", MODELS["llama"])
     monkeypatch.setattr(f"polyvec.model.save.{place}", fail)
-    with pytest.raises(OSError, match=r"No space left"):
+    with pytest.raises(DiskFullError, match=r"disk of .*saved\. Nothing of it was kept"):
+        save_folder(files, tmp_path / "saved")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_another_error_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    files = _written(tmp_path / "model", MODELS["llama"])
+    monkeypatch.setattr("polyvec.model.save._save_weights", fail)
+    with pytest.raises(OSError, match=r"Input/output error"):
         save_folder(files, tmp_path / "saved")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

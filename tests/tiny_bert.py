@@ -72,6 +72,28 @@ def unigram() -> Tokenizer:
     return _framed(backend, "<s>", "</s>")
 
 
+def official_unigram() -> Tokenizer:
+    """Return :func:`unigram` as XLM-RoBERTa's own ``tokenizer.json`` says it."""
+    backend = unigram()
+    backend.normalizer = normalizers.Precompiled(charsmap())
+    splits = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(splits)
+    return backend
+
+
+def charsmap() -> bytes:
+    """Return a table of characters for SentencePiece in which tab and line end are spaces.
+
+    A size, a double array (github.com/s-yata/darts-clone: label, leaf flag and offset in a unit)
+    and the texts that its leaves point to.
+    """
+    units = np.zeros(512, np.uint32)
+    for character in b"\t\n":
+        units[character] = character | 1 << 8 | 256 << 10
+        units[character ^ 256] = 1 << 31  # the text at 0
+    return np.uint32(units.nbytes).tobytes() + units.tobytes() + b" \0"
+
+
 def unigram_pieces() -> list[tuple[str, float]]:
     """Return (piece, score): every letter, a few starts of words, the words themselves."""
     words = sorted({f"▁{word}" for line in WORDS for word in line.split()})

@@ -1,9 +1,8 @@
 """Vectors and their ids to a file: ``.npy``, ``.jsonl`` or ``.parquet``."""
 
-import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from polyvec.disk import full_disk_is_an_error
 from polyvec.engine.rows import RowId, parquet_module
-from polyvec.errors import DiskFullError, OutputError
+from polyvec.errors import OutputError
 
 SUFFIXES = (".npy", ".jsonl", ".parquet")
 
@@ -101,19 +101,11 @@ def _write_parquet(path: Path, vectors: Vectors, ids: Iterator[RowId]) -> None:
             writer.write_table(pa.Table.from_arrays([names, column], schema=schema))
 
 
-@contextmanager
-def disk_full_is_an_error(path: Path) -> Iterator[None]:
+def disk_full_is_an_error(path: Path) -> AbstractContextManager[None]:
     """Turn "no space left" into an error that says where.
 
     Raises:
         DiskFullError: The disk of ``path`` is full.
     """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DiskFullError(
-            f"No room left on the disk of {path}. Make room and run the same command again: it "
-            "goes on where it stopped."
-        ) from error
+    advice = "Make room and run the same command again: it goes on where it stopped."
+    return full_disk_is_an_error(path, advice)

@@ -17,7 +17,7 @@ from polyvec.errors import ModelFileError, SpecError
 from polyvec.model.gguf_file import GgufFile, Value
 from polyvec.model.tokens import Tokenizer
 
-_CONTROL, _USER_DEFINED = 3, 4
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -178,14 +178,19 @@ def _sentencepiece_bpe(file: GgufFile) -> Backend:
 def _wordpiece_tokenizer(file: GgufFile) -> Tokenizer:
     """Build BERT's tokenizer: its first and last token are [CLS] and [SEP].
 
-    A GGUF does not say whether a model is uncased; a vocabulary without a single capital is.
-    (llama.cpp lower-cases always, and keeps accents that uncased BERTs take off.)
+    Most files do not say whether a model is uncased; a vocabulary without a single capital is.
+    (llama.cpp lower-cases and takes accents off unless it is told; older ones keep accents.)
     """
-    words = [_wordpiece(token) for token in _tokens(file)]
+    words = [*map(wordpiece_from_gguf, _tokens(file), _token_types(file))]
     vocabulary = {word: number for number, word in enumerate(words)}
-    cased = any(word != word.lower() for word in words if not _is_bracketed(word))
+    uncased = file.metadata.get("tokenizer.ggml.normalizer.lowercase")
+    if not isinstance(uncased, bool):
+        uncased = all(word == word.lower() for word in words if not _is_bracketed(word))
+    accents = file.metadata.get("tokenizer.ggml.normalizer.strip_accents")
     backend = Backend(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
-    backend.normalizer = normalizers.BertNormalizer(lowercase=not cased)
+    backend.normalizer = normalizers.BertNormalizer(
+        lowercase=uncased, strip_accents=accents if isinstance(accents, bool) else uncased
+    )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     _add_special_tokens(backend, file, words)
@@ -196,9 +201,12 @@ def _wordpiece_tokenizer(file: GgufFile) -> Tokenizer:
     return Tokenizer(backend, before, after, first, last)
 
 
-def _wordpiece(token: str) -> str:
-    """Undo llama.cpp's marks: it writes ``▁word`` for ``word`` and ``ing`` for ``##ing``."""
-    if _is_bracketed(token):
+def wordpiece_from_gguf(token: str, kind: int) -> str:
+    """Undo llama.cpp's marks: it writes ``▁word`` for ``word`` and ``ing`` for ``##ing``.
+
+    ``kind`` is the token's GGUF type; special ones bear no mark.
+    """
+    if kind == _CONTROL or _is_bracketed(token):
         return token
     return token[1:] if token.startswith("▁") and len(token) > 1 else f"##{token}"
 
@@ -291,15 +299,20 @@ def _tokens(file: GgufFile) -> list[str]:
 
 
 def _add_special_tokens(backend: Backend, file: GgufFile, tokens: Sequence[str]) -> None:
-    kinds = file.metadata.get("tokenizer.ggml.token_type")
-    if not isinstance(kinds, list):
-        return
     added = [
-        AddedToken(token, special=kind == _CONTROL, normalized=False)
-        for token, kind in zip(tokens, kinds, strict=False)
-        if kind in (_CONTROL, _USER_DEFINED)
+        AddedToken(token, special=kind != _USER_DEFINED, normalized=False)
+        for token, kind in zip(tokens, _token_types(file), strict=True)
+        if kind in (_UNKNOWN, _CONTROL, _USER_DEFINED)
     ]
     backend.add_tokens(added)
+
+
+def _token_types(file: GgufFile) -> list[int]:
+    """Return each token's type; 0 for those the file does not tell of."""
+    kinds = file.metadata.get("tokenizer.ggml.token_type")
+    count = len(_list(file, "tokenizer.ggml.tokens"))
+    known = [k if isinstance(k, int) else 0 for k in kinds] if isinstance(kinds, list) else []
+    return (known + [0] * count)[:count]
 
 
 def _special(file: GgufFile, name: str, default: bool) -> list[int]:

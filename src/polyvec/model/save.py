@@ -11,6 +11,7 @@ import torch
 from tokenizers import processors
 from torch import Tensor
 
+from polyvec.disk import full_disk_is_an_error
 from polyvec.errors import ModelFileError, OutputError, SpecError
 from polyvec.model.files import ModelFiles
 from polyvec.model.llama import inverse_frequencies
@@ -31,6 +32,7 @@ _MAX_SHARD_BYTES = 2**30
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 # Not part of what makes a vector: the output head, a GGUF's RoPE factors (config.json says them).
 _LEFT_OUT = ("lm_head.", "rope_freqs.")
+_NO_ROOM = "Nothing of it was kept; make room, or choose a smaller type of weights."
 _BUFFERS = ("rotary_emb.inv_freq", "position_ids")
 
 
@@ -40,21 +42,35 @@ def save_folder(files: ModelFiles, folder: Path, dtype: torch.dtype = torch.floa
     Raises:
         OutputError: Something is at that path already, or a weight does not fit ``dtype``.
         SpecError: The model has a fact that the standard files cannot say.
+        DiskFullError: There is no room; nothing half-written is left.
     """
     if folder.exists():
         raise OutputError(f"{folder} exists already; give another path or remove it first.")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        for name, value in _standard_files(files, dtype).items():
-            (partial / name).parent.mkdir(exist_ok=True)
-            (partial / name).write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
-        _with_post_processor(files.tokenizer).save(str(partial / "tokenizer.json"))
-        _save_weights(files, partial, dtype)
-        partial.rename(folder)
+        with full_disk_is_an_error(folder, _NO_ROOM):
+            write_folder(files, partial, dtype)
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_folder(files: ModelFiles, folder: Path, dtype: torch.dtype) -> None:
+    """Write a model's files straight into a new folder, for callers who clean up themselves.
+
+    Raises:
+        OutputError: A weight does not fit ``dtype``.
+        SpecError: The model has a fact that the standard files cannot say.
+        OSError: The folder cannot be written.
+    """
+    folder.mkdir(parents=True)
+    for name, value in _standard_files(files, dtype).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+    state = _with_post_processor(files.tokenizer).to_str(pretty=True)  # its save() hides errno
+    (folder / "tokenizer.json").write_text(state, encoding="utf-8")
+    _save_weights(files, folder, dtype)
 
 
 def _standard_files(files: ModelFiles, dtype: torch.dtype) -> dict[str, Any]:

@@ -70,11 +70,11 @@ class Weights(Protocol):
         ...
 
 
-def row_blocks(weights: Weights, name: str) -> Iterator[Tensor]:
-    """Give a tensor in blocks of rows that need little memory, whatever its size."""
+def row_blocks(weights: Weights, name: str, first: int = 0) -> Iterator[Tensor]:
+    """Give a tensor from a row on, in blocks that need little memory, whatever its size."""
     shape = weights.shape(name)
     step = max(1, _BLOCK_ELEMENTS // prod(shape[1:]))
-    for start in range(0, shape[0], step):
+    for start in range(first, shape[0], step):
         yield weights.rows(name, start, min(start + step, shape[0]))
 
 
@@ -234,18 +234,20 @@ def _apart(name: str, info: GgufTensor) -> list[tuple[str, GgufTensor]]:
 
 
 def gguf_name(name: str) -> str:
-    """Return llama.cpp's name of a Llama's tensor: the way back.
+    """Return llama.cpp's name of a Llama's or a BERT's tensor: the way back.
 
     Raises:
-        SpecError: A Llama in llama.cpp has no such tensor.
+        SpecError: Neither has such a tensor in llama.cpp.
     """
-    layer, stem, kind = "", *name.rsplit(".", 1)
-    if stem.startswith("layers."):
-        _, number, stem = stem.split(".", 2)
-        layer = f"blk.{number}."
-    for theirs, ours in _GGUF_NAMES.items():
-        if stem == ours:
-            return f"{layer}{theirs}.{kind}"
+    stem, _, kind = name.rpartition(".")
+    for layers, names in (("layers.", _GGUF_NAMES), ("encoder.layer.", _GGUF_BERT_NAMES)):
+        layer, rest = "", stem
+        if stem.startswith(layers):
+            number, _, rest = stem.removeprefix(layers).partition(".")
+            layer = f"blk.{number}."
+        for theirs, ours in names.items():
+            if rest == ours:
+                return f"{layer}{theirs}.{kind}"
     raise SpecError(f"Tensor {name} has no name in GGUF; polyvec cannot write this model as one.")
 
 

@@ -1,20 +1,18 @@
 """A model, from wherever it was read, to a model folder or a GGUF that others run right."""
 
-import errno
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
-from polyvec.errors import DiskFullError, InputError, OutputError
+from polyvec.disk import full_disk_is_an_error
+from polyvec.errors import InputError, OutputError
 from polyvec.model.files import ModelFiles, open_model
-from polyvec.model.save import save_folder
+from polyvec.model.save import write_folder
 from polyvec.publish.gguf import write_gguf
 from polyvec.publish.measure import Quality, check_tokens, measure
 from polyvec.publish.mixture import FILE_TYPES
@@ -24,6 +22,7 @@ Form = Literal["folder", "gguf"]
 FOLDER_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _DEFAULT_GGUF_TYPE = "Q8_0"
 _GGUF = ".gguf"
+_NO_ROOM = "What was written of it is removed again; make room, or choose a smaller --type."
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def export(
     partial = output.with_name(f".{output.name}.partial{_GGUF if form == 'gguf' else ''}")
     _remove(partial)
     try:
-        with _disk_full_is_an_error(output):
+        with full_disk_is_an_error(output, _NO_ROOM):
             tensors = _write(source, partial, form, type_name)
         report = _report(source, partial, output, form, type_name, tensors)
         _replace(partial, output)
@@ -145,7 +144,7 @@ def _is_model(path: Path) -> bool:
 def _write(source: ModelFiles, path: Path, form: Form, type_name: str) -> Counter[str]:
     if form == "gguf":
         return write_gguf(source, path, type_name)
-    save_folder(source, path, FOLDER_TYPES[type_name])
+    write_folder(source, path, FOLDER_TYPES[type_name])
     return Counter({type_name: len(open_model(path).weights.names)})
 
 
@@ -190,16 +189,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _disk_full_is_an_error(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DiskFullError(
-            f"No room left on the disk of {output}. What was written of it is removed again; make "
-            "room, or choose a smaller --type."
-        ) from error

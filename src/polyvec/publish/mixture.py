@@ -35,6 +35,7 @@ FILE_TYPES = {
 
 _UNQUANTIZED = (_T.F32, _T.F16, _T.BF16)
 _FALLBACKS = {_T.Q4_K: _T.Q5_0, _T.Q5_K: _T.Q5_1, _T.Q6_K: _T.Q8_0}
+_NEVER_ROUNDED = ("position_embd.weight", "token_types.weight")
 _IMPORTANT = ("attn_v", "ffn_down")
 
 
@@ -43,10 +44,11 @@ def tensor_type(
 ) -> GGMLQuantizationType:
     """Return the type of a tensor.
 
-    Vectors (norms, biases) stay float32. The token table counts as llama.cpp counts one that is
-    also the output head, for an embedder has no other.
+    Vectors (norms, biases) stay float32, and so do a BERT's tables of positions and token types,
+    which llama.cpp's converter never stores otherwise. The token table counts as llama.cpp counts
+    one that is also the output head, for an embedder has no other.
     """
-    if len(shape) < 2:
+    if len(shape) < 2 or name in _NEVER_ROUNDED:
         return _T.F32
     kind = file_type.main
     if kind in _UNQUANTIZED:
