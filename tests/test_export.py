@@ -332,6 +332,15 @@ def test_command_reports(polyvec: Command, tmp_path: Path) -> None:
     assert "lowest of 28" in result.out
 
 
+def test_command_tells_what_a_file_cannot_say(polyvec: Command, tmp_path: Path) -> None:
+    prompts = {"query": "[INST] find: ", "document": ""}
+    folder = write_model(tmp_path / "m", shape(is_causal=False), prompts=prompts)
+    done = polyvec("export", folder, tmp_path / "out.gguf", "--type", "F32")
+    assert "write '[INST] find: ' before" in " ".join(done.out.split())
+    done = polyvec("export", folder, tmp_path / "out", "--json")
+    assert json.loads(done.out)["notes"] == []
+
+
 def test_command_states_what_the_files_do_not(polyvec: Command, tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "old.gguf", metadata=None)
     result = polyvec(

@@ -16,9 +16,10 @@ from polyvec.model.tokens import Tokenizer as Ours
 from polyvec.publish.gguf import write_gguf
 from polyvec.publish.measure import check_tokens
 from polyvec.publish.mixture import FILE_TYPES, tensor_type
+from polyvec.publish.notes import gguf_notes
 from polyvec.publish.vocabulary import tokenizer_metadata
 from polyvec.spec import BertArchitecture
-from tests.tiny import BOS, EOS, byte_bpe, write_json, write_model
+from tests.tiny import BOS, EOS, Json, byte_bpe, write_json, write_model
 from tests.tiny_bert import (
     PIECES,
     SPECIALS,
@@ -332,3 +333,32 @@ def test_first_and_last_token_of_bytes_are_roberta_s(tmp_path: Path) -> None:
     assert (keys["tokenizer.ggml.model"], keys["tokenizer.ggml.pre"]) == ("gpt2", "gpt-2")
     assert keys["tokenizer.ggml.add_bos_token"] is True
     assert keys["tokenizer.ggml.add_eos_token"] is True
+
+
+# --- What the user is told --------------------------------------------------------------------
+
+
+def _notes(folder: Path) -> str:
+    return " | ".join(gguf_notes(open_model(folder)))
+
+
+def test_what_llama_cpp_does_otherwise_is_told(tmp_path: Path) -> None:
+    config = bert_shape()
+    prompts = {"query": "query: ", "document": "passage: "}
+    parts: Json = {"tensors": bert_weights(config), "tokenizer": wordpiece()}
+    folder = write_model(tmp_path / "m", config, prompts=prompts, **parts)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 20})
+    notes = _notes(folder)
+    assert "add no prefix: write 'query: ' before queries." in notes
+    assert "add no prefix: write 'passage: ' before documents." in notes
+    assert "read up to 64 tokens of a text; the model's own files cut at 20." in notes
+    assert "splits Korean and the scripts of India into other tokens" in notes
+
+
+def test_a_model_that_llama_cpp_runs_wholly_right_has_no_notes(tmp_path: Path) -> None:
+    for kind in ("roberta", "xlm-roberta"):
+        assert _notes(write_bert_model(tmp_path / kind, bert_shape(kind))) == ""
+    tokenizer = wordpiece(lowercase=False)
+    config = bert_shape(vocab_size=tokenizer.get_vocab_size())
+    tensors = bert_weights(config)
+    assert _notes(write_model(tmp_path / "m", config, tokenizer=tokenizer, tensors=tensors)) == ""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from polyvec.cli.options import AttentionOption, JsonOption, MaxTokensOption, PoolingOption
 from polyvec.cli.output import print_json, results_console
@@ -74,4 +75,6 @@ def _print(exported: "Exported") -> None:
         "cosine to the source",
         f"{quality.cosine_mean:.5f} mean, {quality.cosine_min:.5f} lowest of {quality.vectors}",
     )
+    for note in exported.notes:
+        table.add_row("note", Text(note))  # plain: a prefix may look like markup
     console.print(table)

@@ -16,6 +16,7 @@ from polyvec.model.save import write_folder
 from polyvec.publish.gguf import write_gguf
 from polyvec.publish.measure import Quality, check_tokens, measure
 from polyvec.publish.mixture import FILE_TYPES
+from polyvec.publish.notes import gguf_notes
 
 Form = Literal["folder", "gguf"]
 
@@ -38,6 +39,8 @@ class Exported:
     tensors: dict[str, int]
     """How many tensors have which type."""
     quality: Quality
+    notes: list[str]
+    """What programs that run it will do otherwise than the model."""
 
     def facts(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
@@ -169,6 +172,7 @@ def _report(
         files=files,
         tensors=dict(tensors.most_common()),
         quality=measure(source, result),
+        notes=gguf_notes(source) if form == "gguf" else [],
     )
 
 

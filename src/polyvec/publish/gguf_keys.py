@@ -44,7 +44,7 @@ def gguf_metadata(files: ModelFiles, file_type: FileType) -> Json:
         SpecError: The tokenizer does something that GGUF or polyvec has no words for.
     """
     shape, spec, arch = files.architecture, files.spec, gguf_arch(files)
-    limit = _context_length(shape)
+    limit = context_length(shape)
     own = {name: getattr(spec, name) for name in OWN_FACTS}
     own["max_tokens"] = min(spec.max_tokens, limit)
     keys = {
@@ -92,7 +92,7 @@ def _token_types(shape: Architecture) -> Json:
     return {"tokenizer.ggml.token_type_count": shape.num_token_types}
 
 
-def _context_length(shape: Architecture) -> int:
+def context_length(shape: Architecture) -> int:
     """Return how many tokens are read.
 
     llama.cpp's Llama has no sliding window; within the window a text is the same with and without
