@@ -6,6 +6,7 @@ from hypothesis import settings
 
 from polyvec.cli.options import MESSAGES
 from tests.command import Command
+from tests.live import live, tiny, tiny_folder  # noqa: F401 (fixtures)
 
 # The models are so small that a second thread costs more than it brings, the more so when
 # pytest-xdist's workers share the cores.

@@ -1,0 +1,201 @@
+"""``polyvec serve``: an embedding server in four dialects."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from polyvec.cli.options import MESSAGES, DeviceOption, JsonOption, PrecisionOption
+from polyvec.cli.output import print_json
+from polyvec.errors import MissingExtraError
+from polyvec.settings import resolve_settings
+
+if TYPE_CHECKING:
+    from polyvec.serve.app import Server
+    from polyvec.serve.run import Check
+    from polyvec.serve.settings import ServeSettings
+
+_NET, _LIMITS, _MODELS, _WATCH = "Network", "Limits", "Models", "Watching"
+
+
+def serve(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Alias, folder, .gguf file, hf: or pypi: name; NAME=MODEL serves it under a name. "
+            "[default: default]",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="[default: 127.0.0.1, this machine only]", rich_help_panel=_NET),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="[default: 11434, Ollama's]", rich_help_panel=_NET)
+    ] = None,
+    api_key_file: Annotated[
+        str | None,
+        typer.Option(
+            help="API keys, one a line, plain or sha256:HEX; none: open to all who reach it.",
+            rich_help_panel=_NET,
+        ),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Let web pages of this origin ask; repeat.", rich_help_panel=_NET),
+    ] = None,
+    precision: PrecisionOption | None = None,
+    device: DeviceOption | None = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Of each model's computation.", rich_help_panel=_MODELS),
+    ] = None,
+    max_memory_gb: Annotated[
+        float | None,
+        typer.Option(
+            help="Models used longest ago are unloaded to stay below.", rich_help_panel=_MODELS
+        ),
+    ] = None,
+    keep_alive: Annotated[
+        str | None,
+        typer.Option(
+            help="How long a model stays loaded when idle: 5m, 1h, 0; -1 for ever. [default: -1]",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
+    max_batch_tokens: Annotated[
+        int | None, typer.Option(help="Tokens computed together.", rich_help_panel=_LIMITS)
+    ] = None,
+    max_concurrent_requests: Annotated[
+        int | None,
+        typer.Option(help="More are answered 429. [default: 512]", rich_help_panel=_LIMITS),
+    ] = None,
+    max_queue_tokens: Annotated[
+        int | None,
+        typer.Option(help="More are answered 429. [default: 2000000]", rich_help_panel=_LIMITS),
+    ] = None,
+    max_request_tokens: Annotated[
+        int | None, typer.Option(help="[default: 1000000]", rich_help_panel=_LIMITS)
+    ] = None,
+    max_texts: Annotated[
+        int | None,
+        typer.Option(help="Texts in a request. [default: 2048]", rich_help_panel=_LIMITS),
+    ] = None,
+    max_body_bytes: Annotated[
+        int | None, typer.Option(help="[default: 33554432]", rich_help_panel=_LIMITS)
+    ] = None,
+    request_timeout_s: Annotated[
+        float | None, typer.Option(help="[default: 600]", rich_help_panel=_LIMITS)
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text or json. [default: text]", rich_help_panel=_WATCH)
+    ] = None,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(help="Send OpenTelemetry traces here.", rich_help_panel=_WATCH),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file of settings; flags win over it.")
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Load and try every model, say what would fail, and end."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve models over HTTP, in the shapes of OpenAI, Ollama, TEI and Cohere.
+
+    Examples:
+
+    - `polyvec serve`
+    - `polyvec serve default nomic=./nomic-embed.gguf --max-memory-gb 4`
+    - `polyvec serve --host 0.0.0.0 --api-key-file keys.txt`
+    - `polyvec serve --check --config /etc/polyvec/serve.toml`
+
+    Then `curl 127.0.0.1:11434/api/embed -d '{"model": "default", "input": "Hello"}'`; every path
+    is described at `http://127.0.0.1:11434/docs`.
+    """
+    _check_extra()
+    from polyvec.serve.settings import ServeSettings
+
+    settings = resolve_settings(
+        ServeSettings,
+        config,
+        {
+            "models": models or None,
+            "host": host,
+            "port": port,
+            "api_key_file": api_key_file,
+            "cors_origins": cors_origin or None,
+            "precision": precision,
+            "device": device,
+            "threads": threads,
+            "max_memory_gb": max_memory_gb,
+            "keep_alive": keep_alive,
+            "max_batch_tokens": max_batch_tokens,
+            "max_concurrent_requests": max_concurrent_requests,
+            "max_queue_tokens": max_queue_tokens,
+            "max_request_tokens": max_request_tokens,
+            "max_texts": max_texts,
+            "max_body_bytes": max_body_bytes,
+            "request_timeout_s": request_timeout_s,
+            "log_format": log_format,
+            "otlp_endpoint": otlp_endpoint,
+        },
+    )
+    if check:
+        _check(settings, as_json)
+    else:
+        _serve(settings, as_json)
+
+
+def _check_extra() -> None:
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"The server needs {error.name}, which is not installed: pip install 'polyvec[serve]'"
+        ) from error
+
+
+def _serve(settings: "ServeSettings", as_json: bool) -> None:
+    from polyvec.serve.run import is_loopback, serve
+
+    if settings.api_key_file is None and not is_loopback(settings.host):
+        MESSAGES.print(
+            f"[bold yellow]warning:[/] {settings.host} can be reached from other machines and no "
+            "API key is asked for: everyone there can use this server. Give --api-key-file."
+        )
+
+    def on_ready(url: str, server: "Server") -> None:
+        names = [model.name for model in server.models.all]
+        if as_json:
+            print_json({"url": url, "models": names})
+            return
+        MESSAGES.print(f"Serving {', '.join(names)} at {url} (every path: {url}/docs)")
+        body = f'{{"model": "{names[0]}", "input": "Hello"}}'
+        MESSAGES.print(f"Try: curl {url}/api/embed -d '{body}'", markup=False)
+
+    serve(settings, on_ready)
+
+
+def _check(settings: "ServeSettings", as_json: bool) -> None:
+    from polyvec.serve.run import check
+
+    checks = check(settings)
+    if as_json:
+        print_json({"ok": True, "models": checks})
+        return
+    for each in checks:
+        typer.echo(_sentence(each))
+    typer.echo("Everything is ready to serve.")
+
+
+def _sentence(check: "Check") -> str:
+    return (
+        f"{check.name}: {check.precision} on {check.where}, {check.dimension} numbers, "
+        f"{check.memory_bytes / 1e6:,.0f} MB, a short query in {check.query_s * 1000:.1f} ms"
+    )

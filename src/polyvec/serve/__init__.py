@@ -1,0 +1,1 @@
+"""A server in the shapes of OpenAI, Ollama, TEI and Cohere."""

@@ -1,0 +1,131 @@
+"""What can go wrong with a request, and how each dialect says it: one table, error to status."""
+
+from typing import Any, Literal
+
+from polyvec.errors import (
+    InputError,
+    ModelNotFoundError,
+    PolyvecError,
+    TooLongError,
+)
+
+Dialect = Literal["openai", "ollama", "tei", "cohere"]
+Kind = Literal[
+    "malformed",
+    "invalid",
+    "too_long",
+    "too_large",
+    "unauthorized",
+    "unknown_model",
+    "unknown_path",
+    "wrong_method",
+    "slow_body",
+    "overloaded",
+    "unavailable",
+    "timeout",
+    "engine",
+    "internal",
+]
+
+
+class ServeError(PolyvecError):
+    """A request that is refused or failed, with the kind that decides its status."""
+
+    def __init__(self, kind: Kind, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.retry_after_s = kind, retry_after_s
+
+
+class WorkerLostError(PolyvecError):
+    """The process that computes for a model ended while it had work."""
+
+
+class EngineError(PolyvecError):
+    """The process that computes for a model could not embed a batch, and goes on."""
+
+
+_STATUS: dict[Kind, int] = {
+    "malformed": 400,
+    "invalid": 400,
+    "too_long": 400,
+    "too_large": 413,
+    "unauthorized": 401,
+    "unknown_model": 404,
+    "unknown_path": 404,
+    "wrong_method": 405,
+    "slow_body": 408,
+    "overloaded": 429,
+    "unavailable": 503,
+    "timeout": 504,
+    "engine": 500,
+    "internal": 500,
+}
+_TEI_STATUS: dict[Kind, int] = {"invalid": 422, "too_long": 422, "engine": 424}
+"""Where TEI's own table differs (router/src/http/server.rs, its ``From<&ErrorType>``)."""
+
+_OPENAI_TYPES: dict[Kind, str] = {
+    "unauthorized": "authentication_error",
+    "overloaded": "rate_limit_exceeded",
+    "unavailable": "server_error",
+    "timeout": "server_error",
+    "engine": "server_error",
+    "internal": "server_error",
+}
+_OPENAI_CODES: dict[Kind, str] = {
+    "too_long": "context_length_exceeded",
+    "unknown_model": "model_not_found",
+    "unauthorized": "invalid_api_key",
+    "overloaded": "rate_limit_exceeded",
+}
+_TEI_TYPES: dict[Kind, str] = {
+    "overloaded": "Overloaded",
+    "unavailable": "Unhealthy",
+    "timeout": "Overloaded",
+    "engine": "Backend",
+    "internal": "Backend",
+}
+
+
+def status_of(kind: Kind, dialect: Dialect) -> int:
+    """Return the HTTP status with which a dialect says an error."""
+    special = _TEI_STATUS if dialect == "tei" else {}
+    return special.get(kind, _STATUS[kind])
+
+
+def error_body(kind: Kind, message: str, dialect: Dialect) -> dict[str, Any]:
+    """Return the JSON with which a dialect says an error."""
+    if dialect == "openai":
+        kind_name = _OPENAI_TYPES.get(kind, "invalid_request_error")
+        code = _OPENAI_CODES.get(kind)
+        return {"error": {"message": message, "type": kind_name, "param": None, "code": code}}
+    if dialect == "tei":
+        return {"error": message, "error_type": _TEI_TYPES.get(kind, "Validation")}
+    if dialect == "cohere":
+        return {"message": message}
+    return {"error": message}
+
+
+def kind_of(error: PolyvecError) -> Kind:
+    """Return the kind of an error that polyvec raised on purpose."""
+    if isinstance(error, ServeError):
+        return error.kind
+    if isinstance(error, TooLongError):
+        return "too_long"
+    if isinstance(error, InputError):
+        return "invalid"
+    if isinstance(error, EngineError):
+        return "engine"
+    if isinstance(error, ModelNotFoundError):
+        return "unavailable"  # it was there when the server started
+    return "unavailable"
+
+
+def dialect_of(path: str) -> Dialect:
+    """Return whose shape an answer under a path has, errors of no known route included."""
+    if path.startswith("/v1/"):
+        return "openai"
+    if path.startswith("/v2/"):
+        return "cohere"
+    if path.startswith("/api/"):
+        return "ollama"
+    return "tei"
