@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Regex, normalizers
 
 from polyvec.engine.embedder import Embedder
 from polyvec.engine.remote import connect
 from polyvec.errors import InputError
 from polyvec.model.files import open_model
+from polyvec.model.tokens import Tokenizer
 from polyvec.publish.report import html_report
 from polyvec.publish.sides import Side, read_probes
 from polyvec.publish.verify import Verdict, verify
@@ -111,6 +113,28 @@ def test_a_planted_fault_is_found(
     assert kinds(verdict) == expected
     assert not verdict.agree
     assert any(__import__("re").search(words, d.words) for d in verdict.diagnoses)
+
+
+def test_a_side_that_reads_more_is_found(model: Embedder) -> None:
+    """A server that knows the model's positions and not its own limit, as llama.cpp's."""
+    verdict = compared(faulty(model, max_tokens=70), faulty(model, max_tokens=110))
+    assert kinds(verdict) == ["truncated"]
+    assert "B silently read 110 tokens" in verdict.diagnoses[0].words
+    assert "the model reads 70. Cut texts before they are sent" in verdict.diagnoses[0].words
+
+
+def test_other_tokens_of_some_scripts_are_found(model: Embedder) -> None:
+    """As llama.cpp's WordPiece takes vowels off and leaves Korean whole."""
+    backend = type(model.tokenizer.backend).from_str(model.tokenizer.backend.to_str())
+    indic_and_hangul = Regex("[\u0900-\u0dff\uac00-\ud7a3]")
+    backend.normalizer = normalizers.Replace(indic_and_hangul, "x")
+    tokenizer = Tokenizer(backend, model.tokenizer.bos_ids)
+    verdict = compared(model, model.varied(model.spec, tokenizer))
+    assert kinds(verdict) == ["tokenizer"]
+    words = verdict.diagnoses[0].words
+    assert "B is far off for" in words
+    assert " ko" in words
+    assert "median cosine 1.00000" in words
 
 
 def test_rounding_is_told_from_faults(folder: Path, model: Embedder, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from polyvec.engine.embedder import Embedder
 from polyvec.publish.sides import Variant, Vectors, embed_variant
 from polyvec.spec import Attention, Pooling, Role
 
+Cosines = npt.NDArray[np.float64]
+
 Kind = Literal[
     "not-normalized",
     "pooling",
@@ -20,6 +22,7 @@ Kind = Literal[
     "prefix-missing",
     "prefix-doubled",
     "truncated",
+    "tokenizer",
     "precision",
     "unknown",
 ]
@@ -29,8 +32,14 @@ _EXPLAINED = 0.25
 _SAME = 0.999
 _PRECISION = 0.9
 """Rounding keeps mean cosines above this (a raw model in Q4_0 has .94); other faults do not."""
+_FAR = 0.95
+"""Other tokens put a text below this; rounding does so to none where it leaves most texts alone."""
+_MOST_ALIKE = 0.999
+_SHOWN_TEXTS = 6
+UNCUT = 64
+"""Tokens that every side reads."""
 _PLURAL: dict[Role, str] = {"query": "queries", "document": "documents"}
-_LENGTHS = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384, 32768)
+_LENGTHS = (UNCUT, 128, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192, 16384, 32768)
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Diagnosis:
     words: str
 
 
-def cosines(a: Vectors, b: Vectors) -> npt.NDArray[np.float64]:
+def cosines(a: Vectors, b: Vectors) -> Cosines:
     """Return row-wise cosines, float64; a row of zeros has cosine 0 with everything."""
     x, y = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
@@ -155,19 +164,53 @@ class Doctor:
             return []
         total = self.embedder.tokenizer.encode([text], self.embedder.spec, "document").counts[0]
         limit = min(total, self.embedder.spec.max_tokens)
-        grid = [n for n in _LENGTHS if n < limit]
-        scores = {n: self._read(text, vector, structure, n) for n in grid}
-        if not scores:
-            return []
-        number = self._peak(text, vector, structure, max(scores, key=lambda n: scores[n]), limit)
+        most = min(total, self.embedder.files.architecture.max_positions)
+        grid = [n for n in _LENGTHS if n < most and n != limit]
+        scores = {n: self._read(text, vector, structure, n) for n in (*grid, most)}
+        number = self._peak(text, vector, structure, max(scores, key=lambda n: scores[n]), most)
         score = self._read(text, vector, structure, number)
         if 1 - score > (1 - full) * _EXPLAINED:
             return []
+        advice = (
+            "Raise its limit (llama.cpp and Ollama: context and batch size)."
+            if number < limit
+            else "Cut texts before they are sent, or give the model a larger max_tokens."
+        )
         return [
             Diagnosis(
                 "truncated",
                 f"{self.other} silently read {number:,} tokens of a text of {total:,}; the model "
-                f"reads {limit:,}. Raise its limit (llama.cpp and Ollama: context and batch size).",
+                f"reads {limit:,}. {advice}",
+            )
+        ]
+
+    def tokens(
+        self, texts: Sequence[str], near: Cosines, names: Sequence[str], most_tokens: int
+    ) -> list[Diagnosis]:
+        """Say whether a few texts are far off while the others are alike.
+
+        Rounding touches all texts; another tokenizer, those in some scripts.
+
+        Args:
+            texts: Documents.
+            near: Each one's cosine.
+            names: Each one's name, to be shown.
+            most_tokens: Longer texts are left out: they may be far off because they were cut.
+        """
+        spec = replace(self.embedder.spec, max_tokens=2**31)
+        counts = self.embedder.tokenizer.encode(texts, spec, "document").counts
+        short = np.flatnonzero(np.array(counts) <= most_tokens)
+        far = [n for n in short[near[short].argsort()] if near[n] < _FAR]
+        if not far or np.median(near[short]) < _MOST_ALIKE:
+            return []
+        shown = ", ".join(names[n] for n in far[:_SHOWN_TEXTS])
+        return [
+            Diagnosis(
+                "tokenizer",
+                f"{self.other} is far off for {len(far)} of {len(short)} texts ({shown}"
+                f"{' ...' if len(far) > _SHOWN_TEXTS else ''}) and near for the others (median "
+                f"cosine {np.median(near[short]):.5f}): its tokens of those are most likely "
+                "others. Compare them (llama-server: POST /tokenize).",
             )
         ]
 

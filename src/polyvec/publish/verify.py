@@ -7,7 +7,15 @@ import numpy as np
 
 from polyvec.engine.embedder import Embedder
 from polyvec.errors import InputError
-from polyvec.publish.diagnose import Diagnosis, Doctor, check_norms, cosines, remainder
+from polyvec.publish.diagnose import (
+    UNCUT,
+    Cosines,
+    Diagnosis,
+    Doctor,
+    check_norms,
+    cosines,
+    remainder,
+)
 from polyvec.publish.sides import (
     Probe,
     Side,
@@ -159,17 +167,23 @@ def _diagnose(
     worst = min(float(cosines(pair.a, pair.b).min()) for pair in pairs.values())
     if worst >= floor:
         return found
+    near = cosines(documents.a, documents.b)
     if isinstance(a, Embedder):
-        found += _examine(Doctor(a, names[1]), {r: p.b for r, p in pairs.items()}, probes)
+        found += _examine(Doctor(a, names[1]), {r: p.b for r, p in pairs.items()}, probes, near)
     elif isinstance(b, Embedder):
-        found += _examine(Doctor(b, names[0]), {r: p.a for r, p in pairs.items()}, probes)
+        found += _examine(Doctor(b, names[0]), {r: p.a for r, p in pairs.items()}, probes, near)
     faults = [d for d in found if d.kind != "not-normalized"]
     mean = min(float(cosines(pair.a, pair.b)[:-1].mean()) for pair in pairs.values())
     return found if faults else [*found, remainder(mean, names[1])]
 
 
-def _examine(doctor: Doctor, vectors: dict[Role, Vectors], probes: list[Probe]) -> list[Diagnosis]:
-    """Look for structural faults, then with those known for prefixes, then for truncation."""
+def _examine(
+    doctor: Doctor, vectors: dict[Role, Vectors], probes: list[Probe], near: Cosines
+) -> list[Diagnosis]:
+    """Look for structural faults, then with those known for prefixes, then for truncation.
+
+    Where none of them but a cut is found, texts that stand out have other tokens.
+    """
     chosen = [n for n, probe in enumerate(probes) if probe.kind in ("short", "code")][::2]
     texts = [probes[n].text for n in chosen]
     structure, found = doctor.structure(texts, vectors["document"][chosen])
@@ -178,7 +192,12 @@ def _examine(doctor: Doctor, vectors: dict[Role, Vectors], probes: list[Probe]) 
         if role == "document" and prefix:
             structure, found = Variant(), []
         found += prefix
-    return found + doctor.truncation(probes[-1].text, vectors["document"][-1:], structure)
+    cut = doctor.truncation(probes[-1].text, vectors["document"][-1:], structure)
+    if found:
+        return found + cut
+    names = [f"{probe.id} {probe.language}".strip() for probe in probes]
+    most_tokens = UNCUT if cut else doctor.embedder.spec.max_tokens
+    return cut + doctor.tokens([p.text for p in probes], near, names, most_tokens)
 
 
 def _per_text(pairs: dict[Role, _Pair], probes: list[Probe]) -> list[dict[str, Any]]:
