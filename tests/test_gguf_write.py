@@ -227,6 +227,19 @@ def test_more_bits_go_where_llama_cpp_puts_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rows", "file_type", "expected"),
+    [(1024, "Q4_K_M", Kind.Q5_K), (8192, "Q4_K_M", Kind.Q4_K), (1024, "Q5_K_M", Kind.Q5_K)],
+)
+def test_a_70b_has_better_values(rows: int, file_type: str, expected: Kind) -> None:
+    """``LLM_TYPE_70B`` in llama.cpp: 80 layers whose values several heads share."""
+    name, columns = "blk.10.attn_v.weight", 8192
+    assert tensor_type(name, (rows, columns), FILE_TYPES[file_type], 80) == expected
+    assert tensor_type("blk.10.attn_k.weight", (rows, columns), FILE_TYPES["Q4_K_M"], 80) == (
+        Kind.Q4_K
+    )
+
+
+@pytest.mark.parametrize(
     ("name", "columns", "file_type", "expected"),
     [
         ("blk.0.attn_q.weight", 576, "Q4_K_M", Kind.Q5_0),

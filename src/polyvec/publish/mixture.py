@@ -36,6 +36,7 @@ FILE_TYPES = {
 _UNQUANTIZED = (_T.F32, _T.F16, _T.BF16)
 _FALLBACKS = {_T.Q4_K: _T.Q5_0, _T.Q5_K: _T.Q5_1, _T.Q6_K: _T.Q8_0}
 _NEVER_ROUNDED = ("position_embd.weight", "token_types.weight")
+_LAYERS_OF_70B = 80
 _IMPORTANT = ("attn_v", "ffn_down")
 
 
@@ -56,6 +57,8 @@ def tensor_type(
     is_table = name == "token_embd.weight" and kind != _T.Q8_0
     if is_table or (file_type.mixed and _is_important(name, num_layers)):
         kind = _T.Q6_K
+    if kind == _T.Q4_K and _is_shared_value(name, shape, num_layers):
+        kind = _T.Q5_K
     return _fitting(kind, shape[-1])
 
 
@@ -65,6 +68,11 @@ def _is_important(name: str, num_layers: int) -> bool:
         return False
     layer, eighth = int(name.split(".")[1]), num_layers // 8
     return layer < eighth or layer >= 7 * num_layers // 8 or (layer - eighth) % 3 == 2
+
+
+def _is_shared_value(name: str, shape: tuple[int, ...], num_layers: int) -> bool:
+    """llama.cpp's ``LLM_TYPE_70B``: values that several heads share are small beside the rest."""
+    return num_layers == _LAYERS_OF_70B and name.endswith("attn_v.weight") and shape[0] < shape[1]
 
 
 def _fitting(kind: GGMLQuantizationType, columns: int) -> GGMLQuantizationType:
