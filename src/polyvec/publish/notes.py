@@ -49,6 +49,6 @@ def _wordpiece(files: ModelFiles) -> Iterator[str]:
     accents, lowercase = (state["normalizer"][key] for key in ("strip_accents", "lowercase"))
     if lowercase if accents is None else accents:
         yield (
-            "llama.cpp splits Korean and the scripts of India into other tokens than this uncased "
-            "BERT does; other scripts are as they should be."
+            "llama.cpp splits Korean, and Indic scripts and their like (Burmese, Khmer), into "
+            "other tokens than this uncased BERT does; other scripts are as they should be."
         )
