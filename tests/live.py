@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ class Live:
     server: "Server"
     loop: asyncio.AbstractEventLoop
     http: httpx.Client
+    stop: Callable[[], None]
 
     def post(self, path: str, body: object, **headers: str) -> httpx.Response:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -83,7 +84,7 @@ def serving(*models: str, **settings: Any) -> Iterator[Live]:
                 assert thread.is_alive(), "the server did not start"
             url = address(sock)
             with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-                yield Live(url, server, loop, client)
+                yield Live(url, server, loop, client, lambda: setattr(http, "should_exit", True))
         finally:
             http.should_exit = True
             thread.join(60)

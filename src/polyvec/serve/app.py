@@ -1,6 +1,7 @@
 """The server as an ASGI app: routes of all dialects, put together with what they share."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 import polyvec
+from polyvec.errors import InputError
 from polyvec.serve import cohere, ollama, openai, tei
 from polyvec.serve.batcher import Batcher
 from polyvec.serve.docs import docs_page
@@ -34,6 +36,7 @@ from polyvec.serve.shapes import ANSWERS, ERRORS, body_schema
 from polyvec.serve.tracing import Tracing
 from polyvec.serve.worker import Source
 
+_NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<model>.+)")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _DESCRIPTION = (
@@ -138,14 +141,22 @@ def open_models(settings: ServeSettings) -> list[ServedModel]:
     """Open the files of every model that is to be served."""
     keep_alive_s = keep_alive_seconds(settings.keep_alive)
     assert keep_alive_s is not None, "a setting is never None"
-    models = []
+    models: dict[str, ServedModel] = {}
     for text in settings.models:
-        name, _, rest = text.rpartition("=") if "=" in text.split(":")[0] else ("", "", text)
-        source = Source(rest, settings.precision, settings.device, threads=settings.threads)
-        models.append(
-            open_served(name or _short(rest), source, settings.max_batch_tokens, keep_alive_s)
-        )
-    return models
+        name, model = _named(text)
+        if name in models:
+            raise InputError(f"Two models are to be served as {name!r}. Name one: NAME={model}")
+        source = Source(model, settings.precision, settings.device, threads=settings.threads)
+        models[name] = open_served(name, source, settings.max_batch_tokens, keep_alive_s)
+    return list(models.values())
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Split ``NAME=MODEL``; a model without a name has its own."""
+    match = _NAMED.fullmatch(text)
+    if match is None or Path(text).exists():
+        return _short(text), text
+    return match["name"], match["model"]
 
 
 def _short(model: str) -> str:

@@ -27,6 +27,7 @@ CLIENT_GONE = 499
 """nginx's number for a client that hung up; only logs and metrics see it."""
 _SHOWN_INDICES = 100
 _SHOWN_PROBLEMS = 4
+_HEADER_CHARACTERS = 500
 
 TRUNCATED_HEADER = "X-Polyvec-Truncated"
 TRUNCATED_TEXTS_HEADER = "X-Polyvec-Truncated-Texts"
@@ -91,7 +92,7 @@ class Exchange(Generic[B]):
         self.headers: dict[str, str] = {}
         ignored = body.ignored() if isinstance(body, Body) else []
         if ignored:
-            self.headers[IGNORED_HEADER] = _header_safe(", ".join(ignored))
+            self.headers[IGNORED_HEADER] = header_safe(", ".join(ignored))
 
     def find(
         self, name: str | None, stated: Role | None, long_input: LongInput
@@ -251,5 +252,6 @@ async def _hung_up(request: Request) -> None:
         pass
 
 
-def _header_safe(text: str) -> str:
-    return text.encode("ascii", errors="backslashreplace").decode()[:500].replace("\n", " ")
+def header_safe(text: str) -> str:
+    """Return a text as a header may have it: printable ASCII, and not endless."""
+    return text.encode("unicode_escape").decode()[:_HEADER_CHARACTERS]

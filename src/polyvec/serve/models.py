@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FOREVER = -1.0
 _SWEEP_S = 0.5
-_PROCESS_BYTES = 400 * 2**20
+_PROCESS_BYTES = 300 * 2**20
 """What a worker needs beside the weights: Python, torch, buffers. Only for a first estimate."""
 
 _ROLES: dict[str, Role] = {"query": "query", "document": "document"}

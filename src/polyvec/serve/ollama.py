@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 import polyvec
 from polyvec.serve.encode import dumps, rows_json
-from polyvec.serve.exchange import IGNORED_HEADER, Body, Exchange
+from polyvec.serve.exchange import IGNORED_HEADER, Body, Exchange, header_safe
 from polyvec.serve.failures import ServeError
 from polyvec.serve.models import ServedModel, keep_alive_seconds
 from polyvec.serve.reading import LongInput
@@ -102,7 +102,8 @@ async def _embed(
     num_ctx, ignored = _options(body.options or {})
     if ignored:
         before = exchange.headers.get(IGNORED_HEADER)
-        exchange.headers[IGNORED_HEADER] = ", ".join(filter(None, (before, *ignored)))
+        named = ", ".join(filter(None, (before, *ignored)))
+        exchange.headers[IGNORED_HEADER] = header_safe(named)
     if not texts:
         await exchange.service.load(model, keep_alive_s)
         return None
@@ -124,7 +125,7 @@ def _options(options: dict[str, Any]) -> tuple[int | None, list[str]]:
     if num_ctx is not None and (type(num_ctx) is not int or num_ctx < 1):
         raise ServeError("invalid", f"options.num_ctx is {num_ctx!r:.60}; it is a number over 0.")
     ignored = [name for name, value in options.items() if name != "num_ctx" and value is not None]
-    return num_ctx, [f"options.{name:.40}".encode("ascii", "replace").decode() for name in ignored]
+    return num_ctx, [f"options.{name}" for name in ignored]
 
 
 async def tags(exchange: Exchange[Body]) -> Response:

@@ -6,6 +6,7 @@ from pathlib import Path
 from polyvec.errors import InputError
 
 OLLAMA_PORT = 11434
+_MAX_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,14 @@ class ServeSettings:
 
     def __post_init__(self) -> None:
         for name in ("models", "cors_origins"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            if not isinstance(value, list | tuple):
+                raise InputError(f"{name} is {value!r}; write a list of strings.")
+            object.__setattr__(self, name, tuple(value))  # a TOML file has lists
         for field in fields(self):
-            _check_number(field.name, getattr(self, field.name))
+            _check_number(field.name, field.type, getattr(self, field.name))
+        if self.port > _MAX_PORT:
+            raise InputError(f"port is {self.port}; the highest is {_MAX_PORT}.")
         if not self.models:
             raise InputError("No model to serve. Name one, e.g. polyvec serve default.")
         if self.log_format not in ("text", "json"):
@@ -67,8 +73,13 @@ class ServeSettings:
             )
 
 
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _check_number(name: str, kind: object, value: object) -> None:
+    """Refuse what is not of its field's type, or no number over 0."""
+    whole, optional = kind in (int, int | None), kind in (int | None, float | None)
+    if not (whole or kind in (float, float | None)) or (optional and value is None):
         return
-    if value < (0 if name == "port" else 1e-9):
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        what = "a whole number" if whole else "a number"
+        raise InputError(f"{name} is {value!r}; it must be {what}.")
+    if value < 0 or (value == 0 and name != "port"):
         raise InputError(f"{name} is {value}; it must be greater than 0.")
