@@ -1,9 +1,11 @@
-"""The peers of the comparison, each in a process of its own so that peak memory is its own.
+"""The contenders that run in this Python: sentence-transformers, and polyvec at each precision.
 
-The parent sends a command over a pipe and waits for the answer, so only one process works at a
-time. The parent stays small (no torch): Linux counts a parent's size into its child's peak.
+Each has a process of its own so that peak memory is its own. The parent sends a command over a
+pipe and waits for the answer, so only one process works at a time. The parent stays small (no
+torch): Linux counts a parent's size into its child's peak.
 """
 
+import inspect
 import multiprocessing
 import resource
 import sys
@@ -11,17 +13,25 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from texts import Workloads
 
+if TYPE_CHECKING:
+    from polyvec.engine.embedder import Embedder
+
 Vectors = npt.NDArray[np.float32]
 
 BASELINE = "sentence-transformers fp32"
-PEERS = (BASELINE, "polyvec fp32", "polyvec bf16")
+PRECISIONS = ("fp32", "bf16", "int8")
+OURS = tuple(f"polyvec {precision}" for precision in PRECISIONS)
+
+
+class UnavailableError(Exception):
+    """This contender cannot run here; the message says why and what would help."""
 
 
 class Timing(NamedTuple):
@@ -66,7 +76,7 @@ class Peer:
 
     def timings(self, workload: str, times: int) -> list[Timing]:
         """Run a workload ``times`` times and return what each took."""
-        return [_timing(self._run, workload) for _ in range(times)]
+        return [timed(lambda: self._run(workload)) for _ in range(times)]
 
     def _run(self, workload: str) -> None:
         if workload == "query":
@@ -81,16 +91,35 @@ def _load(name: str, folder: Path, threads: int) -> Model:
     torch.set_num_threads(threads)
     library, precision = name.split()
     if library == "polyvec":
-        import polyvec
-
-        return polyvec.load(str(folder), precision=precision)
+        return load_ours(folder, precision=precision)
     return _load_sentence_transformers(folder)
+
+
+def load_ours(folder: Path, **options: Any) -> "Embedder":  # noqa: ANN401 (passed on to load)
+    """Load polyvec with options that this version or machine may not have.
+
+    Raises:
+        UnavailableError: It has not got them.
+    """
+    import polyvec
+    from polyvec.errors import DeviceError
+
+    if unknown := set(options) - set(inspect.signature(polyvec.load).parameters):
+        raise UnavailableError(f"this polyvec's load() takes no {', '.join(sorted(unknown))}")
+    try:
+        return polyvec.load(str(folder), **options)
+    except DeviceError as error:
+        raise UnavailableError(str(error)) from error
 
 
 def _load_sentence_transformers(folder: Path) -> Model:
     """Load at the library's defaults, and refuse a model that computes something else."""
     import torch
-    from sentence_transformers import SentenceTransformer
+
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ModuleNotFoundError as error:
+        raise UnavailableError("pip install sentence-transformers") from error
 
     model: Any = SentenceTransformer(str(folder), device="cpu")
     if model.tokenizer.chat_template is not None:
@@ -103,9 +132,10 @@ def _load_sentence_transformers(folder: Path) -> Model:
     return loaded
 
 
-def _timing(run: Callable[[str], None], workload: str) -> Timing:
+def timed(run: Callable[[], None]) -> Timing:
+    """Run it and return what it took."""
     wall, cpu = time.perf_counter(), time.process_time()
-    run(workload)
+    run()
     return Timing(time.perf_counter() - wall, time.process_time() - cpu)
 
 
@@ -116,7 +146,11 @@ def peak_mb() -> int:
 
 
 class Worker:
-    """An object of class ``make`` in a process of its own; call its methods by name."""
+    """An object of class ``make`` in a process of its own; call its methods by name.
+
+    Raises:
+        UnavailableError: The object says it cannot be made here.
+    """
 
     def __init__(self, make: Callable[..., object], *arguments: object) -> None:
         context = multiprocessing.get_context("spawn")
@@ -124,7 +158,10 @@ class Worker:
         self.process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
         self.process.start()
         theirs.close()
-        self._receive()
+        refusal = self._receive()
+        if refusal is not None:
+            self.process.join()
+            raise UnavailableError(refusal)
 
     def __call__(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 (as the method)
         """Call a method there and wait for its result."""
@@ -144,8 +181,12 @@ class Worker:
 
 
 def _serve(connection: Connection, make: Callable[..., object], arguments: Sequence[Any]) -> None:
-    target = make(*arguments)
-    connection.send("ready")
+    try:
+        target = make(*arguments)
+    except UnavailableError as error:
+        connection.send(str(error))
+        return
+    connection.send(None)
     while True:
         try:
             method, given = connection.recv()

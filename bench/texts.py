@@ -46,6 +46,8 @@ class Workloads:
     mixed: list[str]
     uniform: list[str]
     query: str
+    query_prefix: str
+    """What the model's own template writes before a query."""
     languages: int
     mixed_tokens: list[int]
     """Tokens of each text of ``mixed``, as the model reads it."""
@@ -72,6 +74,7 @@ def prepare(files: "ModelFiles", folder: Path, quick: bool) -> Workloads:
         mixed=mixed,
         uniform=[next(exact) for _ in range(UNIFORM_TEXTS)],
         query=query,
+        query_prefix=files.spec.prefix("query"),
         languages=len({message.language for message in chosen}),
         mixed_tokens=counts,
         padded_tokens=_padded(counts, [len(text) for text in mixed]),

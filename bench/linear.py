@@ -1,0 +1,71 @@
+"""Does cost grow linearly: tokens a second and peak memory as the number of texts grows.
+
+Short texts (8 to 31 tokens): Django's translations drawn with replacement, numbered so that no two
+are alike, embedded as ``polyvec embed`` does it: from a JSONL file to a file of vectors, in chunks
+that an interrupted run would go on from. Each size has a fresh process, for its own peak memory.
+"""
+
+import json
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from contenders import Worker, load_ours, peak_mb
+
+MAX_CHARACTERS, MIN_CHARACTERS = 60, 24
+
+
+def measure(
+    model: Path, sources: Sequence[str], sizes: Sequence[int], threads: int
+) -> list[dict[str, Any]]:
+    """Return texts, tokens, tokens a second and peak memory for each size."""
+    return [_size(model, sources, size, threads) for size in sizes]
+
+
+def _size(model: Path, sources: Sequence[str], size: int, threads: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.jsonl"
+        _write_rows(rows, sources, size)
+        worker = Worker(Bulk, model, threads)
+        figures: dict[str, Any] = worker("embed", rows, Path(folder) / "vectors.npy")
+        worker.stop()
+    return figures
+
+
+def _write_rows(path: Path, sources: Sequence[str], size: int) -> None:
+    short = [text for text in sources if MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS]
+    draw = random.Random(0)
+    with path.open("w") as file:
+        for number in range(size):
+            row = {"text": f"{draw.choice(short)} {number}"}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+class Bulk:
+    """A loaded model that embeds files, in a process of its own."""
+
+    def __init__(self, model: Path, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.embedder = load_ours(model, precision="auto")
+        self.embedder.encode_document(["warm up"], show_progress=False)
+
+    def embed(self, rows: Path, output: Path) -> dict[str, Any]:
+        """Embed a JSONL file into a file of vectors."""
+        from polyvec.engine.bulk import BulkSettings, embed_rows
+        from polyvec.engine.rows import Columns, read_rows
+
+        loaded = peak_mb()
+        given = read_rows([rows], Columns("text", None), None)
+        report = embed_rows(self.embedder, given, output, BulkSettings())
+        return {
+            "texts": report.rows,
+            "tokens": report.tokens,
+            "tokens_per_s": round(report.tokens_per_s, 1),
+            "loaded_mb": loaded,
+            "peak_mb": peak_mb(),
+            "precision": self.embedder.precision,
+        }
