@@ -52,7 +52,7 @@ def test_keys_plain_and_hashed_let_in(locked: Live, key: str) -> None:
                 {"Authorization": "Bearer"}, {"Authorization": f"Bearer {KEY[:-1]}"}]
 )  # fmt: skip
 @pytest.mark.parametrize(
-    "path", ["/v1/embeddings", "/api/embed", "/embed", "/v2/embed", "/metrics"]
+    "path", ["/v1/embeddings", "/api/embed", "/embed", "/v2/embed", "/metrics", "/", "/health"]
 )
 def test_without_a_key_nothing_is_read(locked: Live, path: str, headers: dict[str, str]) -> None:
     answer = httpx.post(locked.url + path, content=b"{", headers=headers, trust_env=False)

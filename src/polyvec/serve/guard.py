@@ -26,7 +26,10 @@ class Guard:
         await self.app(scope, receive, send)
 
     def _allows(self, scope: Scope) -> bool:
-        if self.keys is None or scope["path"] in self.open_paths:
+        if self.keys is None:
+            return True
+        # Reading a page is open; POST / is TEI's way to embed.
+        if scope["path"] in self.open_paths and scope["method"] in ("GET", "HEAD"):
             return True
         return self.keys.allows(Headers(scope=scope).get("authorization", ""))
 

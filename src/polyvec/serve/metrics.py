@@ -1,5 +1,6 @@
 """Prometheus metrics: what came in, how long it took, how full the batches are."""
 
+import os
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -9,6 +10,7 @@ from prometheus_client.registry import Collector
 from polyvec.serve.batcher import Batch, Batcher, Lane
 from polyvec.serve.exchange import Exchanges, Record
 from polyvec.serve.models import Models, ServedModel
+from polyvec.serve.worker import resident_bytes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
@@ -129,4 +131,9 @@ class _State(Collector):
         for model in self.models.all:
             loaded.add_metric([model.name], float(model.worker is not None))
             memory.add_metric([model.name], model.memory_bytes)
-        return [tokens, jobs, active, loaded, memory]
+        own = GaugeMetricFamily(
+            "polyvec_server_memory_bytes",
+            "Resident, of the server without its models",
+            value=resident_bytes(os.getpid()),
+        )
+        return [tokens, jobs, active, loaded, memory, own]
