@@ -141,6 +141,18 @@ def test_a_large_job_takes_turns_with_others() -> None:
     assert not large.future.done()
 
 
+def test_a_job_that_is_nearly_done_is_finished_first() -> None:
+    engine, batcher = ManualEngine(), Batcher()
+    jobs = [batcher.submit(engine, [text(n, 60)] * 2, "bulk") for n in range(6)]
+    done = []
+    for number in itertools.count():
+        if number == len(engine.batches):
+            break
+        engine.batches[number].finish()
+        done.append([job.future.done() for job in jobs])
+    assert all(state == sorted(state, reverse=True) for state in done)
+
+
 def test_two_models_do_not_share_a_batch() -> None:
     one, two, batcher = ManualEngine(), ManualEngine(), Batcher()
     batcher.submit(one, [text(0, 10)], "bulk")

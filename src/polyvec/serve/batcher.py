@@ -221,7 +221,10 @@ class Batcher:
 
 
 def _fill(queue: deque[Job], lane: Lane) -> Batch:
-    """Take texts of one model from a lane up to its budget; a job not exhausted goes last."""
+    """Take texts of one model from a lane up to its budget.
+
+    A job that needs more than another whole batch goes last; one that is nearly done stays first.
+    """
     first = queue[0]
     rows: list[tuple[Job, int]] = []
     left = budget = first.engine.max_batch_tokens
@@ -232,7 +235,7 @@ def _fill(queue: deque[Job], lane: Lane) -> Batch:
         left = _take(job, rows, left, is_first=left == budget)
         if not job.waiting:
             queue.remove(job)
-        elif job.started_at is not None:
+        elif job.waiting_tokens > budget:
             unfinished.append(job)
         if left <= 0:
             break
