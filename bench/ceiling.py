@@ -63,7 +63,7 @@ class Ceiling:
         return 2 * self.num_layers * sum(rows * columns for rows, columns in self.sizes.values())
 
     def _interleaved(self, rounds: int) -> dict[Key, float]:
-        """Return each run's fastest round, in seconds; a run shorter than 50 ms is repeated within a round."""
+        """Return each run's fastest round, in seconds; within one, short runs are repeated."""
         times: dict[Key, list[float]] = {key: [] for key in self.runs}
         for run in self.runs.values():
             _seconds(run, 2)  # warms up: the kernel is made on first use

@@ -62,7 +62,9 @@ def add_shares(figures: dict[str, Any], operations_per_token: int) -> None:
 
 def _start(name: str, folder: Path, texts: Workloads, threads: int) -> Contender:
     if name in ENGINES:
-        return Foreign(ENGINES[name], folder, threads, texts)
+        foreign = Foreign(ENGINES[name], folder, threads, texts.query_prefix)
+        foreign.prepare(texts)
+        return foreign
     return Worker(Peer, name, folder / "model", threads, texts)
 
 

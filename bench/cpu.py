@@ -27,7 +27,7 @@ What it measures:
   precision, the fastest of torch's ways; each contender's share of it is in the speed table.
 * ``layer``: one layer of the 8B model's shape in bf16 against its four products alone.
 * ``startup``: wall time of fresh processes.
-* ``linear``: tokens a second for 1,000, 10,000, ... texts of 8 to 31 tokens, and the peak memory.
+* ``linear``: tokens a second for 1,000, 10,000, ... short texts from a file, and the peak memory.
 * ``wide``: layers of Llama-3.1-8B's shape with random weights, kept in memory, packed in 4 bits, or
   streamed from the disk, and llama.cpp's Q4_K_M of the same; figures are for 32 layers.
 
@@ -90,19 +90,10 @@ class Preparation:
 
     def workloads(self, folder: Path, quick: bool, gguf: bool) -> Workloads:
         """Write the default model to ``folder`` unless it is there; choose the texts."""
-        from polyvec.hub import resolve
-        from polyvec.model.files import open_model
-        from polyvec.model.save import save_folder
-        from polyvec.publish.export import export
+        from default_model import write_default
         from texts import prepare
 
-        place = resolve("default")
-        files = open_model(place.path, place.facts)
-        if not (folder / "model").exists():
-            save_folder(files, folder / "model")
-        if gguf and not (folder / "model-Q8_0.gguf").exists():
-            export(files, folder / "model-Q8_0.gguf", "gguf", "Q8_0")
-        return prepare(files, folder, quick)
+        return prepare(write_default(folder, gguf=gguf), folder, quick)
 
 
 def main() -> None:

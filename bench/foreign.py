@@ -65,16 +65,19 @@ class Foreign:
         UnavailableError: It is not installed.
     """
 
-    def __init__(self, engine: Engine, folder: Path, threads: int, workloads: Workloads) -> None:
+    def __init__(self, engine: Engine, folder: Path, threads: int, query_prefix: str) -> None:
         python = os.environ.get(engine.variable, sys.executable)
         check_installed(engine, python)
-        self.prefix = workloads.query_prefix
+        self.prefix = query_prefix
         self.script = Path(__file__).with_name(engine.script)
         command = [python, str(self.script), str(folder / engine.model), str(threads)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._receive()
+
+    def prepare(self, workloads: Workloads) -> None:
+        """Hand over the texts that are timed."""
         texts = {"mixed": workloads.mixed, "uniform": workloads.uniform}
         self._call("prepare", texts | {"query": [self.prefix + workloads.query]})
 

@@ -1,8 +1,9 @@
 """Does cost grow linearly: tokens a second and peak memory as the number of texts grows.
 
-Short texts (8 to 31 tokens): Django's translations drawn with replacement, numbered so that no two
-are alike, embedded as ``polyvec embed`` does it: from a JSONL file to a file of vectors, in chunks
-that an interrupted run would go on from. Each size has a fresh process, for its own peak memory.
+Short texts: Django's translations of 12 to 36 characters, drawn with replacement and numbered so
+that no two are alike, embedded as ``polyvec embed`` does it: from a JSONL file to a file of
+vectors, in chunks that an interrupted run would go on from. Each size has a fresh process, for its
+own peak memory.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 from contenders import Worker, load_ours, peak_mb
 
-MAX_CHARACTERS, MIN_CHARACTERS = 60, 24
+MIN_CHARACTERS, MAX_CHARACTERS = 12, 36
 
 
 def measure(

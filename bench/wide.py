@@ -214,9 +214,13 @@ def _llama(wide: Path, writer: Worker, workloads: Workloads, threads: int) -> Fo
     writer("export", exact)
     script = str(Path(__file__).with_name("llama_peer.py"))
     command = [python, script, "quantize", str(exact), str(output), _Q4_K_M]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"llama.cpp could not quantize:\n{done.stderr[-2000:]}")
     exact.unlink()
-    return Foreign(engine, wide, threads, workloads)
+    foreign = Foreign(engine, wide, threads, workloads.query_prefix)
+    foreign.prepare(workloads)
+    return foreign
 
 
 Spent = dict[str, list[float]]
@@ -241,12 +245,13 @@ def _run_all(
 
 
 def _rounds(loaded: dict[str, Contender], rounds: int, peaks: dict[str, int]) -> Spent:
-    """Time what is loaded, in turn; write down its peak memory and end it."""
+    """Time what is loaded, in turn, after a round to warm up; write down its peak and end it."""
     spent: Spent = {name: [] for name in loaded}
-    for _ in range(rounds):
+    for _ in range(rounds + 1):
         for name, contender in loaded.items():
             (timing,) = contender("timings", "uniform", 1)
             spent[name].append(timing.wall_s)
+    spent = {name: seconds[1:] for name, seconds in spent.items()}
     for name, contender in loaded.items():
         peaks[name] = contender("facts")["peak_mb"]
         contender.stop()
