@@ -253,7 +253,7 @@ def _bar(name: str, outcomes: dict[str, Outcome], title: str) -> Fidelity | None
     return outcomes[RIVAL].sets[title] if RIVAL in outcomes else None
 
 
-found: Fidelity, bars: Fidelity | None) -> list[str]:
+def _cells(found: Fidelity, bars: Fidelity | None) -> list[str]:
     shown = (f"{found.mean:.5f}", f"{found.min:.4f}", f"{found.kept:.1%}")
     if bars is None:
         return list(shown)
