@@ -8,6 +8,7 @@ own peak memory.
 
 import json
 import random
+import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,17 +16,33 @@ from typing import Any
 
 from contenders import Worker, load_ours, peak_mb
 
+REPEATS = 5
 MIN_CHARACTERS, MAX_CHARACTERS = 12, 36
 
 
 def measure(
     model: Path, sources: Sequence[str], sizes: Sequence[int], threads: int
 ) -> list[dict[str, Any]]:
-    """Return texts, tokens, tokens a second and peak memory for each size."""
-    return [_size(model, sources, size, threads) for size in sizes]
+    """Return texts, tokens, tokens a second and peak memory for each size.
+
+    A small size runs up to five times, in turn with the others; its medians count.
+    """
+    runs: dict[int, list[dict[str, Any]]] = {size: [] for size in sizes}
+    for turn in range(REPEATS):
+        for size in sizes:
+            if turn == 0 or size * (turn + 1) <= max(sizes):
+                runs[size].append(_run(model, sources, size, threads))
+    return [_middle(found) for found in runs.values()]
 
 
-def _size(model: Path, sources: Sequence[str], size: int, threads: int) -> dict[str, Any]:
+def _middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the median of the runs' speeds and of their peaks, and every speed."""
+    speeds, peaks = ([run[key] for run in runs] for key in ("tokens_per_s", "peak_mb"))
+    middle = {"tokens_per_s": statistics.median(speeds), "peak_mb": round(statistics.median(peaks))}
+    return runs[0] | middle | {"tokens_per_s_rounds": speeds}
+
+
+def _run(model: Path, sources: Sequence[str], size: int, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
         _write_rows(rows, sources, size)
