@@ -1,20 +1,21 @@
 import pytest
 import torch
 
-from polyvec.engine.cpu import has_fast_bf16, pick_device, pick_precision
+from polyvec.engine.cpu import compute_dtype, has_fast_bf16, pick_device, pick_precision
 from polyvec.errors import DeviceError
 
 CPU = torch.device("cpu")
 
 
 def test_an_unknown_precision_names_the_known_ones() -> None:
-    with pytest.raises(DeviceError, match=r"precision is 'fp64'; allowed: auto, fp32, bf16"):
+    with pytest.raises(DeviceError, match=r"precision is 'fp64'; allowed: auto, fp32, bf16, int8"):
         pick_precision("fp64", CPU)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_a_named_precision_is_taken(name: str, dtype: torch.dtype) -> None:
-    assert pick_precision(name, CPU) == dtype
+    assert pick_precision(name, CPU) == name
+    assert compute_dtype(name) == dtype
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_auto_takes_bf16_where_the_processor_multiplies_it(
 ) -> None:
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: flags)
     assert has_fast_bf16() is (dtype == torch.bfloat16)
-    assert pick_precision("auto", CPU) == dtype
+    assert compute_dtype(pick_precision("auto", CPU)) == dtype
 
 
 def test_an_unknown_device_says_what_can_be_used() -> None:

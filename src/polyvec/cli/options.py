@@ -25,7 +25,7 @@ ModelOption = Annotated[
 ]
 PrecisionOption = Annotated[
     str,
-    typer.Option("--precision", help="auto, fp32 or bf16.", rich_help_panel=_MODEL),
+    typer.Option("--precision", help="auto, fp32, bf16 or int8.", rich_help_panel=_MODEL),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...", rich_help_panel=_MODEL)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from polyvec.engine.cpu import cpu_name, pick_device, pick_precision
+from polyvec.engine.cpu import compute_dtype, cpu_name, pick_device, pick_precision
 from polyvec.engine.plan import plan_batches
 from polyvec.engine.progress import progress_bar
 from polyvec.engine.runner import Runner
@@ -60,19 +60,16 @@ class Embedder:
         self.files, self.tokenizer = files, files.tokenizer
         self.spec: Spec = files.spec
         self.device = pick_device(device)
-        self.dtype = pick_precision(precision, self.device)
+        self.precision = pick_precision(precision, self.device)
+        """The precision of products, picked or given: ``fp32``, ``bf16`` or ``int8``."""
+        self.dtype = compute_dtype(self.precision)
         self.max_batch_tokens = max_batch_tokens or _batch_tokens(files.architecture, self.dtype)
-        self.runner = Runner(files, self.dtype, self.device)
+        self.runner = Runner(files, self.dtype, self.device, self.precision == "int8")
 
     @property
     def dimension(self) -> int:
         """Numbers in a vector."""
         return self.spec.dimension
-
-    @property
-    def precision(self) -> str:
-        """The precision of products, picked or given: ``fp32`` or ``bf16``."""
-        return "bf16" if self.dtype == torch.bfloat16 else "fp32"
 
     def varied(self, spec: Spec, tokenizer: Tokenizer) -> "Embedder":
         """Return an embedder on the same weights that reads texts another way.
@@ -250,7 +247,7 @@ def load(
 
     Args:
         model: ``default``, a model folder, a ``.gguf`` file, or a name a hub knows.
-        precision: ``auto``, ``fp32`` or ``bf16``.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``int8``.
         device: ``auto``, ``cpu``, ``cuda``, ...
         attention: States or overrides the model's attention.
         pooling: States or overrides the model's pooling.

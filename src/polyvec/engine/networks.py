@@ -2,13 +2,18 @@
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from polyvec.engine import int8
 from polyvec.engine.layers import (
     BertReader,
+    Int8BertReader,
+    Int8LlamaReader,
+    LayerReader,
     LayerSource,
     LlamaReader,
     ResidentLayers,
@@ -22,6 +27,8 @@ from polyvec.spec import Attention, BertArchitecture, LlamaArchitecture
 
 C = TypeVar("C")
 L = TypeVar("L")
+_LlamaLayer: TypeAlias = llama.Layer | int8.LlamaLayer
+_BertLayer: TypeAlias = xlmr.Layer | int8.BertLayer
 
 
 class Network(ABC, Generic[C, L]):
@@ -60,7 +67,7 @@ class Network(ABC, Generic[C, L]):
         raise SpecError("A BERT-family encoder is bidirectional; it cannot run causal attention.")
 
 
-class LlamaNetwork(Network[llama.Context, llama.Layer]):
+class LlamaNetwork(Network[llama.Context, _LlamaLayer]):
     """The Llama family: tokens have no position but RoPE's, and a last norm finishes."""
 
     def __init__(
@@ -69,13 +76,20 @@ class LlamaNetwork(Network[llama.Context, llama.Layer]):
         shape: LlamaArchitecture,
         dtype: torch.dtype,
         device: torch.device,
+        quantized: bool,
     ) -> None:
         table = read_checked(files, "embed_tokens.weight", (shape.vocab_size, shape.hidden_size))
         self.shape, self.attention, self.dtype = shape, files.spec.attention, dtype
         self.table_VD = table.to(device, dtype)
         gain = read_checked(files, "norm.weight", (shape.hidden_size,))
         self.final_gain_D = gain.to(device, torch.float32)
-        self.source = ResidentLayers(LlamaReader(files, shape, dtype, device))
+        reader: LayerReader[Any] = (Int8LlamaReader if quantized else LlamaReader)(
+            files, shape, dtype, device
+        )
+        self.source = ResidentLayers(reader)
+        self._block: Callable[[Tensor, Any, llama.Context], Tensor] = (
+            int8.llama_block if quantized else llama.block
+        )
         # After the layers, whose shapes have shown by now that head_dim is no corrupt number.
         self.frequencies = _frequencies(files, shape).to(device)
 
@@ -88,9 +102,9 @@ class LlamaNetwork(Network[llama.Context, llama.Layer]):
         """Return the tokens' first states."""
         return self.table_VD[packed.token_ids_T].float()
 
-    def block(self, states_TD: Tensor, layer: llama.Layer, context: llama.Context) -> Tensor:
+    def block(self, states_TD: Tensor, layer: _LlamaLayer, context: llama.Context) -> Tensor:
         """Run one layer."""
-        return llama.block(states_TD, layer, context)
+        return self._block(states_TD, layer, context)
 
     def finish(self, states_TD: Tensor) -> Tensor:
         """Apply the last norm."""
@@ -108,7 +122,7 @@ class LlamaNetwork(Network[llama.Context, llama.Layer]):
         return other
 
 
-class BertNetwork(Network[xlmr.Context, xlmr.Layer]):
+class BertNetwork(Network[xlmr.Context, _BertLayer]):
     """The BERT family: learned positions, and the last layer's norm is the last of all."""
 
     def __init__(
@@ -117,11 +131,16 @@ class BertNetwork(Network[xlmr.Context, xlmr.Layer]):
         shape: BertArchitecture,
         dtype: torch.dtype,
         device: torch.device,
+        quantized: bool,
     ) -> None:
         reader = BertReader(files, shape, dtype, device)
         self.shape, self.dtype = shape, dtype
         self.embeddings = _embeddings(reader)
-        self.source = ResidentLayers(reader)
+        layers: LayerReader[Any] = Int8BertReader(reader, dtype) if quantized else reader
+        self.source = ResidentLayers(layers)
+        self._block: Callable[[Tensor, Any, xlmr.Context], Tensor] = (
+            int8.bert_block if quantized else xlmr.block
+        )
 
     def context(self, packed: Packed) -> xlmr.Context:
         """Return what every layer needs to know of a batch."""
@@ -131,17 +150,19 @@ class BertNetwork(Network[xlmr.Context, xlmr.Layer]):
         """Return the tokens' first states."""
         return xlmr.embed(packed, self.embeddings, self.shape)
 
-    def block(self, states_TD: Tensor, layer: xlmr.Layer, context: xlmr.Context) -> Tensor:
+    def block(self, states_TD: Tensor, layer: _BertLayer, context: xlmr.Context) -> Tensor:
         """Run one layer."""
-        return xlmr.block(states_TD, layer, context)
+        return self._block(states_TD, layer, context)
 
 
-def open_network(files: ModelFiles, dtype: torch.dtype, device: torch.device) -> Network[Any, Any]:
-    """Read a model's weights as the network its architecture is."""
+def open_network(
+    files: ModelFiles, dtype: torch.dtype, device: torch.device, quantized: bool = False
+) -> Network[Any, Any]:
+    """Read a model's weights as the network its architecture is; ``quantized`` to int8."""
     shape = files.architecture
     if isinstance(shape, BertArchitecture):
-        return BertNetwork(files, shape, dtype, device)
-    return LlamaNetwork(files, shape, dtype, device)
+        return BertNetwork(files, shape, dtype, device, quantized)
+    return LlamaNetwork(files, shape, dtype, device, quantized)
 
 
 def _frequencies(files: ModelFiles, shape: LlamaArchitecture) -> Tensor:

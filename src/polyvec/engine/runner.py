@@ -19,8 +19,14 @@ class Runner:
     So a layer is needed once per call, wherever it comes from.
     """
 
-    def __init__(self, files: ModelFiles, dtype: torch.dtype, device: torch.device) -> None:
-        self.network = open_network(files, dtype, device)
+    def __init__(
+        self,
+        files: ModelFiles,
+        dtype: torch.dtype,
+        device: torch.device,
+        quantized: bool = False,
+    ) -> None:
+        self.network = open_network(files, dtype, device, quantized)
         keep_freed_memory()
 
     def run(
