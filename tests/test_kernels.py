@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from polyvec.kernels.rotation import radices, rotate
 BUILT = [level for level in library.levels() if library._path(level).exists()]
 
 
-@pytest.fixture(params=[*BUILT, "off"])
+@pytest.fixture(params=BUILT)
 def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("POLYVEC_KERNELS", request.param)
     library.library.cache_clear()
@@ -143,7 +142,20 @@ def test_a_level_that_is_not_to_be_had_is_an_error(monkeypatch: pytest.MonkeyPat
         library.library.cache_clear()
 
 
-def test_the_compiled_kernels_are_used_where_a_compiler_was(level: str) -> None:
-    used = rows.compiled(torch.zeros(2, 64), width=64)
-    assert used == (level != "off")
-    assert np.isfinite(rows.quantize(torch.ones(1, 64)).scale_T.item())
+def test_the_compiled_kernels_are_used(level: str) -> None:
+    assert rows.compiled(torch.zeros(2, 64), width=64)
+
+
+def test_off_uses_torch_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(3, 576)
+    compiled = rows.quantize(x)
+    monkeypatch.setenv("POLYVEC_KERNELS", "off")
+    library.library.cache_clear()
+    try:
+        assert not rows.compiled(x, width=576)
+        by_torch = rows.quantize(x)
+    finally:
+        library.library.cache_clear()
+    assert (compiled.values_TD.int() - by_torch.values_TD.int()).abs().max() <= 1
+    restored = by_torch.values_TD.float() * by_torch.scale_T[:, None]
+    assert (restored - rotate(x)).abs().max(1).values.le(by_torch.scale_T * 0.51).all()

@@ -1,16 +1,20 @@
 """``polyvec serve`` as a command: start, check, errors, and a real process that is stopped."""
 
+import inspect
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import httpx
 import pytest
 
+from polyvec.cli import serve as serve_command
+from polyvec.serve.settings import ServeSettings
 from tests.command import Command
 
 
@@ -98,3 +102,10 @@ def test_a_real_server_starts_serves_and_stops(tiny_folder: Path, number: int) -
     events = [json.loads(line)["event"] for line in lines[1:] if line.startswith("{")]
     assert events == ["model loaded", "request", "model unloaded"]
     assert "Traceback" not in err
+
+
+def test_every_flag_is_a_setting_by_the_same_name() -> None:
+    """Flags reach the settings by name: one that is called otherwise would be ignored."""
+    flags = set(inspect.signature(serve_command.serve).parameters)
+    settings = {field.name for field in fields(ServeSettings)}
+    assert flags - settings == {"context", "config", "check", "as_json"}

@@ -1,5 +1,6 @@
 """``polyvec serve``: an embedding server in four dialects."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ _NET, _LIMITS, _MODELS, _WATCH = "Network", "Limits", "Models", "Watching"
 
 
 def serve(
+    context: typer.Context,
     models: Annotated[
         list[str] | None,
         typer.Argument(
@@ -42,9 +44,11 @@ def serve(
             rich_help_panel=_NET,
         ),
     ] = None,
-    cors_origin: Annotated[
+    cors_origins: Annotated[
         list[str] | None,
-        typer.Option(help="Let web pages of this origin ask; repeat.", rich_help_panel=_NET),
+        typer.Option(
+            "--cors-origin", help="Let web pages of this origin ask; repeat.", rich_help_panel=_NET
+        ),
     ] = None,
     precision: PrecisionOption | None = None,
     device: DeviceOption | None = None,
@@ -120,35 +124,21 @@ def serve(
     _check_extra()
     from polyvec.serve.settings import ServeSettings
 
+    # A flag is called what its setting is called, so none is named a third time here.
     settings = resolve_settings(
         ServeSettings,
         config,
-        {
-            "models": models or None,
-            "host": host,
-            "port": port,
-            "api_key_file": api_key_file,
-            "cors_origins": cors_origin or None,
-            "precision": precision,
-            "device": device,
-            "threads": threads,
-            "max_memory_gb": max_memory_gb,
-            "keep_alive": keep_alive,
-            "max_batch_tokens": max_batch_tokens,
-            "max_concurrent_requests": max_concurrent_requests,
-            "max_queue_tokens": max_queue_tokens,
-            "max_request_tokens": max_request_tokens,
-            "max_texts": max_texts,
-            "max_body_bytes": max_body_bytes,
-            "request_timeout_s": request_timeout_s,
-            "log_format": log_format,
-            "otlp_endpoint": otlp_endpoint,
-        },
+        {field.name: _given(context.params.get(field.name)) for field in fields(ServeSettings)},
     )
     if check:
         _check(settings, as_json)
     else:
         _serve(settings, as_json)
+
+
+def _given(value: object) -> object:
+    """A repeatable flag that nobody gave is an empty list, and no wish to have none."""
+    return None if value in ([], ()) else value
 
 
 def _check_extra() -> None:
