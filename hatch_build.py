@@ -9,14 +9,19 @@ import platform
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HERE = Path(__file__).parent / "src" / "polyvec" / "kernels"
-FLAGS = ["-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-exceptions",
+FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions",
          "-fno-rtti", "-fno-math-errno", "-fno-trapping-math"]  # fmt: skip
+SOURCES: dict[str, list[str]] = {
+    "rows": [],
+    "blocks": ["-ffp-contract=off"],  # a weight must be the same number as everywhere else
+}
 LEVELS = {
     "avx512bf16": ["-march=x86-64-v4", "-mavx512bf16", "-mprefer-vector-width=512"],
     "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
@@ -53,26 +58,32 @@ def levels() -> dict[str, list[str]]:
 def compile_level(name: str, flags: list[str]) -> Path | None:
     """Compile one library; None, and a line on stderr, if that fails."""
     target = HERE / f"_rows_{name}.so"
-    made = target.with_suffix(f".{os.getpid()}.partial")
-    command = [
-        os.environ.get("CXX", "c++"),
-        *FLAGS,
-        *flags,
-        str(HERE / "rows.cpp"),
-        "-o",
-        str(made),
-    ]
+    compiler = os.environ.get("CXX", "c++")
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [str(Path(folder) / f"{source}.o") for source in SOURCES]
+        commands = [
+            [compiler, *FLAGS, *flags, *own, "-c", str(HERE / f"{source}.cpp"), "-o", output]
+            for (source, own), output in zip(SOURCES.items(), objects, strict=True)
+        ]
+        made = target.with_suffix(f".{os.getpid()}.partial")
+        commands.append([compiler, "-shared", *objects, "-o", str(made)])
+        for command in commands:
+            problem = _run(command)
+            if problem:
+                sys.stderr.write(f"polyvec: no kernels for {name}: {problem}\n")
+                made.unlink(missing_ok=True)
+                return None
+    made.replace(target)
+    return target
+
+
+def _run(command: list[str]) -> str:
+    """Run a command; what went wrong, if something did."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        sys.stderr.write(f"polyvec: no kernels for {name}: {error}\n")
-        return None
-    if done.returncode:
-        sys.stderr.write(f"polyvec: no kernels for {name}: {done.stderr.strip()[-500:]}\n")
-        made.unlink(missing_ok=True)
-        return None
-    made.replace(target)
-    return target
+        return str(error)
+    return done.stderr.strip()[-500:] or "the compiler failed" if done.returncode else ""
 
 
 def _platform_tag() -> str:

@@ -7,6 +7,7 @@ import torch
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from polyvec.errors import ModelFileError
+from polyvec.kernels.library import library
 from polyvec.model.quants import dequantize
 
 _T = GGMLQuantizationType
@@ -67,3 +68,27 @@ def test_another_type_is_named_with_those_that_are_read() -> None:
 def test_a_read_only_view_is_read() -> None:
     data = np.frombuffer(bytes(34), np.uint8)  # one Q8_0 block of zeros
     assert dequantize(data, _T.Q8_0, (32,)).tolist() == [0.0] * 32
+
+
+@pytest.mark.parametrize(
+    "kind", [*BLOCK_TYPES, _T.F32, _T.F16, _T.BF16], ids=lambda kind: kind.name
+)
+def test_compiled_and_torch_expand_to_the_same_bits(
+    kind: GGMLQuantizationType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if library() is None:
+        pytest.skip("no kernel was compiled here")
+    if kind in BLOCK_TYPES:
+        data = _random_blocks(kind, rows=6, blocks=5)
+    else:
+        values = np.random.default_rng(0).normal(0, 3, (6, 160)).astype(np.float32)
+        data = gguf.quantize(values, kind).view(np.uint8)
+    shape = gguf.dequantize(data, kind).shape
+    compiled = dequantize(data.ravel(), kind, shape)
+    monkeypatch.setenv("POLYVEC_KERNELS", "off")
+    library.cache_clear()
+    try:
+        assert torch.equal(dequantize(data.ravel(), kind, shape), compiled)
+    finally:
+        monkeypatch.undo()
+        library.cache_clear()

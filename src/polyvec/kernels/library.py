@@ -8,6 +8,7 @@ import ctypes
 import functools
 import os
 import platform
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import torch
 
 from polyvec.errors import DeviceError
 
-VERSION = 1
-"""The interface of rows.cpp; a library of another one is left from an older build."""
+VERSION = 2
+"""The interface of rows.cpp and blocks.cpp; a library of another is left from an older build."""
 
 _NEEDS = {
     "avx512bf16": ("avx512_bf16", "avx512_f", "avx512_bw", "avx512_dq", "avx512_vl"),
@@ -24,8 +25,9 @@ _NEEDS = {
     "avx2": ("avx2", "fma3", "f16c", "bmi2"),
 }
 
-_P, _N, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-_ROTATION: list[Any] = [_P, ctypes.c_int32, _F]
+_P, _N, _F, _I = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
+_ROTATION: list[Any] = [_P, _I, _F]
+_STORED: list[Any] = [_I, _P, _P, _N, _N]
 _SIGNATURES: dict[str, list[Any]] = {
     "quantize": [_P, _N, _N, *_ROTATION, _P, _P],
     "rms_norm": [_P, _N, _N, _P, _F, _P],
@@ -34,6 +36,16 @@ _SIGNATURES: dict[str, list[Any]] = {
     "heads": [_P, _P, _N, _N, _N, _N, _P, _P, _F, _P, _P, _P, _P],
     "swiglu": [_P, _P, _N, _N, _N, _P, _P],
     "gelu": [_P, _P, _N, _N, _P, _P],
+    "expand": [*_STORED, _P],
+}
+"""Each in fp32 and bf16."""
+
+_OTHERS: dict[str, list[Any]] = {
+    "rms_norm_int8": [_P, _N, _N, _P, _F, *_ROTATION, _P, _P],
+    "expand_int8": [*_STORED, *_ROTATION, _P, _P],
+    "expand_int4": [*_STORED, *_ROTATION, _P, _P, _P],
+    "int4_to_int8": [_P, _P, _N, _P],
+    "pack_int8": [_P, _N, _N, _P],
 }
 
 
@@ -69,6 +81,14 @@ def library() -> ctypes.CDLL | None:
         loaded = _open(_path(name))
         if loaded is not None:
             return loaded
+    if built:
+        warnings.warn(
+            "polyvec's compiled kernels are of another version and are left unused: torch's "
+            "operators do their work, more slowly. Build them again: pip install --editable . in "
+            "the source tree, or install polyvec again.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return None
 
 
@@ -82,8 +102,12 @@ def _open(path: Path) -> ctypes.CDLL | None:
         return None
     for name, signature in _SIGNATURES.items():
         for dtype in ("f32", "bf16"):
-            function = getattr(loaded, f"pv_{name}_{dtype}")
-            function.argtypes, function.restype = signature, None
-    loaded.pv_rms_norm_int8.argtypes = [_P, _N, _N, _P, _F, *_ROTATION, _P, _P]
-    loaded.pv_rms_norm_int8.restype = None
+            _declare(loaded, f"pv_{name}_{dtype}", signature)
+    for name, signature in _OTHERS.items():
+        _declare(loaded, f"pv_{name}", signature)
     return loaded
+
+
+def _declare(loaded: ctypes.CDLL, name: str, signature: list[Any]) -> None:
+    function = getattr(loaded, name)
+    function.argtypes, function.restype = signature, ctypes.c_int32

@@ -63,3 +63,10 @@ def swiglu(x: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
 def gelu(x: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     """The exact GELU."""
     return F.gelu(scaled(x, scale, bias)).to(x.dtype)
+
+
+def int4_to_int8(codes: Tensor, multipliers: Tensor) -> Tensor:
+    """Expand 4-bit codes; see :func:`polyvec.kernels.blocks.int4_to_int8`."""
+    pairs = codes.unflatten(-1, (-1, 16))
+    values = torch.cat((pairs & 15, pairs >> 4), dim=-1).to(torch.int8) - 8
+    return (values * multipliers.to(torch.int8).unsqueeze(-1)).flatten(-2)

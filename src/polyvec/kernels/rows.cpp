@@ -9,65 +9,10 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#define INLINE static inline __attribute__((always_inline))
+#include "vectors.h"
 
 namespace {
-
-constexpr int64_t LANES = 16;  // also the unit a rotation moves: rotation.py's LANES
-constexpr int64_t MAX_WIDTH = 1 << 16;
-
-typedef float Floats __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
-typedef uint32_t Bits __attribute__((vector_size(64)));
-typedef uint16_t Halves __attribute__((vector_size(32)));
-typedef uint8_t Bytes __attribute__((vector_size(16)));
-
-struct Bf16 {
-    uint16_t bits;
-};
-
-INLINE Floats load(const float *x) {
-    Floats y;
-    std::memcpy(&y, x, sizeof y);
-    return y;
-}
-
-INLINE Floats load(const Bf16 *x) {
-    Halves halves;
-    std::memcpy(&halves, x, sizeof halves);
-    return Floats(__builtin_convertvector(halves, Bits) << 16);
-}
-
-INLINE void store(Floats x, float *y) { std::memcpy(y, &x, sizeof x); }
-
-// Rounds to nearest even, as torch does; a NaN stays one.
-INLINE void store(Floats x, Bf16 *y) {
-#ifdef __AVX512BF16__
-    const __m256bh halves = _mm512_cvtneps_pbh(__m512(x));
-#else
-    const Bits bits = Bits(x);
-    const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const Halves halves =
-        __builtin_convertvector((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 + 0 * bits : rounded,
-                                Halves);
-#endif
-    std::memcpy(y, &halves, sizeof halves);
-}
-
-INLINE Floats splat(float x) { return Floats{} + x; }
-
-INLINE float total(Floats x) {
-    float sum = 0.0f;
-    for (int64_t i = 0; i < LANES / 2; ++i) sum += x[i] + x[i + LANES / 2];
-    return sum;
-}
 
 // exp(x) to 2 ulp on [-64, 64], clamped outside: Cody-Waite reduction and the polynomial of
 // Cephes' expf.
@@ -112,77 +57,6 @@ INLINE Floats gelu(Floats x) {
     p = p * t + 0.254829592f;
     const Floats tail = 0.5f * p * t * exponential(-z * z);
     return x * (x < 0.0f ? tail : 1.0f - tail);
-}
-
-// One stage of a rotation: every `RADIX` vectors that lie `stride` apart are mixed, by Hadamard's
-// matrix (2 and 4) or Householder's I - (2 / RADIX) J (odd ones).
-template <int64_t RADIX>
-INLINE void stage(float *x, int64_t width, int64_t stride) {
-    for (int64_t start = 0; start < width; start += stride * RADIX)
-        for (float *at = x + start; at < x + start + stride; at += LANES) {
-            Floats v[RADIX];
-            for (int64_t k = 0; k < RADIX; ++k) v[k] = load(at + k * stride);
-            if constexpr (RADIX == 2) {
-                store(v[0] + v[1], at);
-                store(v[0] - v[1], at + stride);
-            } else if constexpr (RADIX == 4) {
-                const Floats ab = v[0] + v[1], a_b = v[0] - v[1];
-                const Floats cd = v[2] + v[3], c_d = v[2] - v[3];
-                store(ab + cd, at);
-                store(a_b + c_d, at + stride);
-                store(ab - cd, at + 2 * stride);
-                store(a_b - c_d, at + 3 * stride);
-            } else {
-                Floats sum = v[0];
-                for (int64_t k = 1; k < RADIX; ++k) sum += v[k];
-                sum *= 2.0f / float(RADIX);
-                for (int64_t k = 0; k < RADIX; ++k) store(v[k] - sum, at + k * stride);
-            }
-        }
-}
-
-// The orthogonal rotation of rotation.py, without the scale that makes it orthonormal. The
-// radices' product times LANES divides `width`.
-struct Rotation {
-    const int32_t *radices;
-    int32_t count;
-    float unit;  // that scale
-};
-
-INLINE void rotate(float *x, int64_t width, const Rotation &by) {
-    int64_t stride = LANES;
-    for (int32_t f = 0; f < by.count; stride *= by.radices[f++]) switch (by.radices[f]) {
-            case 2: stage<2>(x, width, stride); break;
-            case 3: stage<3>(x, width, stride); break;
-            case 4: stage<4>(x, width, stride); break;
-            case 5: stage<5>(x, width, stride); break;
-            default: stage<7>(x, width, stride);
-        }
-}
-
-// Rounds a row to int8 by its largest magnitude; returns the scale. NaN and infinity come out as a
-// scale that is not finite: magnitudes are compared as bit patterns, where a NaN is the largest.
-INLINE float quantize(const float *x, int64_t width, float unit, int8_t *y) {
-    Bits largest = {};
-    for (int64_t i = 0; i < width; i += LANES) {
-        const Bits magnitude = Bits(load(x + i)) & 0x7fffffff;
-        largest = magnitude > largest ? magnitude : largest;
-    }
-    uint32_t top = 0;
-    for (int64_t i = 0; i < LANES; ++i) top = largest[i] > top ? largest[i] : top;
-    float peak;
-    std::memcpy(&peak, &top, sizeof peak);
-    const float factor = peak > 0.0f ? 127.0f / peak : 0.0f;
-    for (int64_t i = 0; i < width; i += LANES) {
-        const Bits whole = Bits(load(x + i) * factor + 12582912.0f);
-#ifdef __AVX512F__
-        const __m128i bytes = _mm512_maskz_cvtepi32_epi8(0xffff, __m512i(whole));
-#else
-        const Bytes bytes = __builtin_convertvector(whole, Bytes);
-#endif
-        std::memcpy(y + i, &bytes, sizeof bytes);
-    }
-    return peak * unit / 127.0f;
 }
 
 template <class F>
@@ -375,4 +249,4 @@ EXPORT void pv_rms_norm_int8(const float *x, int64_t rows, int64_t width, const 
 FOR_TYPE(float, f32)
 FOR_TYPE(Bf16, bf16)
 
-EXPORT int32_t pv_version() { return 1; }
+EXPORT int32_t pv_version() { return 2; }

@@ -53,7 +53,7 @@ def quantize(x_TD: Tensor) -> Quantized:
     if not compiled(x_TD, width=width):
         return Quantized(*plain.quantize(x_TD))
     values, scale = _int8_like(x_TD)
-    _call("quantize", x_TD.dtype, x_TD, len(x_TD), width, *_rotation(width), values, scale)
+    _call("quantize", x_TD.dtype, x_TD, len(x_TD), width, *stages_of(width), values, scale)
     return Quantized(values, scale)
 
 
@@ -65,7 +65,7 @@ def rms_norm_int8(states_TD: Tensor, gain_D: Tensor, eps: float) -> Quantized:
     values, scale = _int8_like(states_TD)
     rows = len(states_TD)
     function = library().pv_rms_norm_int8  # type: ignore[union-attr]
-    function(*_raw((states_TD, rows, width, gain_D, eps, *_rotation(width), values, scale)))
+    function(*_raw((states_TD, rows, width, gain_D, eps, *stages_of(width), values, scale)))
     return Quantized(values, scale)
 
 
@@ -167,7 +167,8 @@ def _int8_like(x: Tensor) -> tuple[Tensor, Tensor]:
 _STAGES: dict[int, Tensor] = {}
 
 
-def _rotation(width: int) -> tuple[Tensor, int, float]:
+def stages_of(width: int) -> tuple[Tensor, int, float]:
+    """Return the rotation of rows of ``width`` as the compiled code takes it."""
     stages = radices(width)
     if width not in _STAGES:
         _STAGES[width] = torch.tensor(stages or (0,), dtype=torch.int32)

@@ -16,6 +16,7 @@ import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from polyvec.errors import ModelFileError
+from polyvec.model.reading import read_bytes
 
 Value = bool | int | float | str | list["Value"]
 
@@ -82,11 +83,12 @@ class GgufFile:
         """Return a tensor's bytes, ``uint8 [num_bytes]``, as a read-only view of the file."""
         return np.frombuffer(self._bytes, np.uint8, tensor.num_bytes, tensor.offset)
 
-    def read(self, tensor: GgufTensor, start: int, stop: int) -> np.ndarray:
+    def read(
+        self, tensor: GgufTensor, start: int, stop: int, into: np.ndarray | None = None
+    ) -> np.ndarray:
         """Read the bytes of some rows from the file: nothing stays mapped into memory."""
         width = tensor.num_bytes // tensor.shape[0]
-        offset = tensor.offset + start * width
-        return np.fromfile(self.path, np.uint8, (stop - start) * width, offset=offset)
+        return read_bytes(self.path, tensor.offset + start * width, (stop - start) * width, into)
 
 
 @dataclass(frozen=True)

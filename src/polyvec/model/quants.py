@@ -1,13 +1,14 @@
-"""Block-quantized GGUF tensors to float32, in torch.
+"""Block-quantized GGUF tensors to float32.
 
 The layouts are ggml's (ggml-org/llama.cpp, ggml-common.h); every type is tested against the
-``gguf`` package. Written for torch rather than taken from there because the engine expands whole
-layers while embedding: these use all cores and no Python loop.
+``gguf`` package. The compiled ones of :mod:`polyvec.kernels.blocks` do it where they are; these in
+torch are what they are tested against, and what runs elsewhere: all cores and no Python loop.
 
 Letters: B blocks, each of 32 or 256 weights.
 """
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from torch import Tensor
 
 from polyvec.errors import ModelFileError
+from polyvec.kernels.blocks import Stored, expand
 
 
 def dequantize(raw: np.ndarray, kind: GGMLQuantizationType, shape: tuple[int, ...]) -> Tensor:
@@ -27,8 +29,12 @@ def dequantize(raw: np.ndarray, kind: GGMLQuantizationType, shape: tuple[int, ..
     if decode is None:
         known = ", ".join(sorted(k.name for k in _DECODERS))
         raise ModelFileError(f"GGUF tensor type {kind.name} is not read; polyvec reads {known}.")
-    blocks = torch.from_numpy(raw.reshape(-1, GGML_QUANT_SIZES[kind][1]).copy())
-    return decode(blocks).reshape(shape)
+    exact = torch.empty(shape)
+    if expand(Stored(kind, raw, prod(shape[:-1]), shape[-1]), exact):
+        return exact
+    return decode(torch.from_numpy(raw.reshape(-1, GGML_QUANT_SIZES[kind][1]).copy())).reshape(
+        shape
+    )
 
 
 def _half(blocks: Tensor, start: int) -> Tensor:

@@ -11,15 +11,17 @@ from math import prod
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import numpy as np
 import orjson
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from polyvec.errors import ModelFileError, SpecError
+from polyvec.kernels.blocks import Raw, Stored
 from polyvec.model.gguf_file import GgufFile, GgufTensor
 from polyvec.model.quants import dequantize
+from polyvec.model.reading import read_bytes
+from polyvec.model.stored import FLOAT_TYPES, of_tensor
 
 T = TypeVar("T")
 
@@ -69,6 +71,14 @@ class Weights(Protocol):
         """
         ...
 
+    def stored(self, name: str, start: int, stop: int, into: Raw | None = None) -> Stored:
+        """Read rows ``start:stop`` of a matrix as the file has them, into ``into`` if it is given.
+
+        Raises:
+            ModelFileError: There is no such tensor, or its bytes cannot be read.
+        """
+        ...
+
 
 def row_blocks(weights: Weights, name: str, first: int = 0) -> Iterator[Tensor]:
     """Give a tensor from a row on, in blocks that need little memory, whatever its size."""
@@ -86,7 +96,7 @@ class SafetensorsWeights:
         self.files = _safetensors_files(folder)
         self._handles = [_open(path) for path in self.files]
         self._places = {
-            _bare(stored): (handle, stored)
+            bare_name(stored): (handle, stored)
             for handle in self._handles
             for stored in handle.keys()  # noqa: SIM118 (safe_open is not a mapping)
         }
@@ -115,10 +125,22 @@ class SafetensorsWeights:
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Read some rows; see :class:`Weights`."""
+        return self._extent(name).read(start, stop)
+
+    def stored(self, name: str, start: int, stop: int, into: Raw | None = None) -> Stored:
+        """Read some rows as they are; see :class:`Weights`."""
+        extent = self._extent(name)
+        if _DTYPES.get(extent.dtype) in FLOAT_TYPES:
+            raw = extent.bytes(start, stop, into)
+            kind = FLOAT_TYPES[_DTYPES[extent.dtype]]
+            return Stored(kind, raw, stop - start, extent.shape[1])
+        return of_tensor(extent.read(start, stop))
+
+    def _extent(self, name: str) -> "_Extent":
         if self._extents is None:
             self._extents = {k: e for path in self.files for k, e in _extents(path).items()}
         _, stored = _look_up(self._places, name, self._folder)
-        return self._extents[stored].read(start, stop)
+        return self._extents[stored]
 
 
 class GgufWeights:
@@ -157,6 +179,19 @@ class GgufWeights:
         stop = min(stop, info.shape[0])
         raw = self._file.read(info, start, stop)
         return dequantize(raw, info.type, (stop - start, *info.shape[1:]))
+
+    def stored(self, name: str, start: int, stop: int, into: Raw | None = None) -> Stored:
+        """Read some rows as they are; see :class:`Weights`. Queries' and keys' are all read."""
+        info = _look_up(self._places, name, self._file.path)
+        width, heads = info.shape[1], self._heads(name)
+        if heads is None:
+            raw = self._file.read(info, start, stop, into)
+            return Stored(info.type, raw, stop - start, width)
+        places = torch.arange(info.shape[0])[:, None]
+        order = self._reordered(name, places).flatten().numpy()[start:stop].copy()
+        return Stored(
+            info.type, self._file.read(info, 0, info.shape[0], into), stop - start, width, order
+        )
 
     def _heads(self, name: str) -> int | None:
         """Return how many heads a tensor's rows are, if they lie in llama.cpp's order."""
@@ -264,7 +299,7 @@ _PREFIXES = ("model.", "bert.", "roberta.")
 _OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
-def _bare(stored: str) -> str:
+def bare_name(stored: str) -> str:
     """Take the whole model's prefix off, and give TensorFlow-born LayerNorms their new names."""
     prefix = next((p for p in _PREFIXES if stored.startswith(p)), "")
     name = stored.removeprefix(prefix)
@@ -308,15 +343,13 @@ class _Extent:
             raise ModelFileError(
                 f"{self.path}: tensor {self.name} is {self.dtype}, not a float type."
             )
-        dtype = _DTYPES[self.dtype]
-        count = min(stop, self.shape[0]) - start
-        width = prod(self.shape[1:]) * dtype.itemsize
-        raw = np.fromfile(self.path, np.uint8, count * width, offset=self.offset + start * width)
-        if len(raw) < count * width:
-            raise ModelFileError(
-                f"{self.path} is truncated at {self.name}. Fetch or save it again."
-            )
-        return torch.from_numpy(raw).view(dtype).reshape(count, *self.shape[1:])
+        stop = min(stop, self.shape[0])
+        raw = torch.from_numpy(self.bytes(start, stop))
+        return raw.view(_DTYPES[self.dtype]).reshape(stop - start, *self.shape[1:])
+
+    def bytes(self, start: int, stop: int, into: Raw | None = None) -> Raw:
+        width = prod(self.shape[1:]) * _DTYPES[self.dtype].itemsize
+        return read_bytes(self.path, self.offset + start * width, (stop - start) * width, into)
 
 
 def _extents(path: Path) -> dict[str, _Extent]:
