@@ -1,0 +1,141 @@
+"""Rows of JSONL, CSV, TSV and Parquet files, each with the number of its line."""
+
+import csv
+import gzip
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+import orjson
+
+from polyvec.errors import InputError, MissingExtraError
+
+Rows = Iterator[tuple[int, dict[str, Any]]]
+"""(line or row number from 1, column -> value)."""
+
+_BATCH_ROWS = 1_024
+
+
+def table_format(path: Path) -> str | None:
+    """Return ``jsonl``, ``csv``, ``tsv`` or ``parquet`` by a path's ending; None for another."""
+    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    name = {".ndjson": "jsonl"}.get(suffix, suffix[1:])
+    return name if name in _READERS else None
+
+
+def read_table(path: Path) -> Rows:
+    """Read the rows of a table; ``.gz`` is read through gzip.
+
+    Raises:
+        InputError: The file or a row cannot be read; the message has the line's number.
+        MissingExtraError: Parquet is read and pyarrow is not installed.
+    """
+    name = table_format(path)
+    if name is None:
+        raise InputError(
+            f"{path}: the ending does not say a format; known: .jsonl, .csv, .tsv (each also .gz) "
+            "and .parquet."
+        )
+    return _READERS[name](path)
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        if path.suffix == ".gz":
+            return cast(IO[bytes], gzip.open(path, "rb"))
+        return path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    with _open(path) as file:
+        number = 0
+        try:
+            for number, raw in enumerate(file, start=1):
+                line = raw.decode("utf-8")
+                yield number, line.removeprefix("\ufeff") if number == 1 else line
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}, line {number} is not UTF-8 (byte {error.object[error.start]:#04x} at "
+                f"{error.start}). Convert the file, e.g. with iconv."
+            ) from error
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise InputError(f"{path}, after line {number}: {error}.") from error
+
+
+def _read_jsonl(path: Path) -> Rows:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number} is not JSON ({error}).") from error
+        if not isinstance(row, dict):
+            raise InputError(
+                f"{path}, line {number} is a JSON {type(row).__name__}; an object is needed."
+            )
+        yield number, row
+
+
+def _read_separated(path: Path, delimiter: str) -> Rows:
+    csv.field_size_limit(2**31 - 1)  # the module's own limit refuses texts over 128 KiB
+    lines: Iterable[str] = (line for _, line in _lines(path))
+    reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            if None in row:
+                raise InputError(
+                    f"{path}, line {reader.line_num} has more cells than the "
+                    f"{len(reader.fieldnames or [])} of the heading; put texts with a "
+                    f"{delimiter!r} in quotes."
+                )
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.reader.line_num}: {error}.") from error
+
+
+def _read_csv(path: Path) -> Rows:
+    return _read_separated(path, ",")
+
+
+def _read_tsv(path: Path) -> Rows:
+    return _read_separated(path, "\t")
+
+
+def _read_parquet(path: Path) -> Rows:
+    parquet = parquet_module()
+    from pyarrow.lib import ArrowException
+
+    number = 0
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except (OSError, ArrowException) as error:
+        raise InputError(f"{path}, after row {number}: {error}.") from error
+
+
+def parquet_module() -> Any:  # noqa: ANN401 (pyarrow is untyped and optional)
+    """Return ``pyarrow.parquet``.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            "Parquet needs pyarrow, which is not installed: pip install 'polyvec[parquet]'."
+        ) from error
+    return pyarrow.parquet
+
+
+_READERS: dict[str, Callable[[Path], Rows]] = {
+    "jsonl": _read_jsonl,
+    "csv": _read_csv,
+    "tsv": _read_tsv,
+    "parquet": _read_parquet,
+}
