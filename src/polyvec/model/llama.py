@@ -73,14 +73,13 @@ def self_attention(normed_TD: Tensor, layer: Layer, context: Context) -> Tensor:
     shape = context.architecture
     heads, kv_heads = shape.num_heads, shape.num_kv_heads
     qkv = layer.qkv(normed_TD).unflatten(-1, (heads + 2 * kv_heads, shape.head_dim))
-    queries, keys, values = qkv.split((heads, kv_heads, kv_heads), dim=1)
+    rotating, values = qkv.split((heads + kv_heads, kv_heads), dim=1)
     if layer.query_gain_E is not None and layer.key_gain_E is not None:
+        queries, keys = rotating.split((heads, kv_heads), dim=1)
         queries = rms_norm(queries, layer.query_gain_E, shape.norm_eps, context.dtype)
         keys = rms_norm(keys, layer.key_gain_E, shape.norm_eps, context.dtype)
-        rotated = rotate(torch.cat((queries, keys), dim=1), context.rotation)
-    else:
-        rotated = rotate(qkv[:, : heads + kv_heads], context.rotation)
-    queries, keys = rotated.split((heads, kv_heads), dim=1)
+        rotating = torch.cat((queries, keys), dim=1)
+    queries, keys = rotate(rotating, context.rotation).split((heads, kv_heads), dim=1)
     causal = context.attention == "causal"
     return attend(queries, keys, values, context.packed, causal, shape.sliding_window)
 

@@ -18,13 +18,15 @@ def pool(states_TD: Tensor, packed: Packed, pooling: Pooling) -> Tensor:
     tokens gives zeros.
     """
     width = states_TD.shape[-1]
-    vectors_ND = states_TD.new_zeros((len(packed.lengths), width), dtype=torch.float32)
-    row = 0
-    for run in packed.runs:
-        block_NLD = states_TD[run.start : run.end].view(run.num_texts, run.length, width)
-        vectors_ND[row : row + run.num_texts] = _pool_block(block_NLD, pooling)
-        row += run.num_texts
-    return vectors_ND
+    if not packed.runs:
+        return states_TD.new_zeros((0, width), dtype=torch.float32)
+    # Split, not sliced: a slice's gradient would be as large as the whole batch.
+    blocks = states_TD.split([run.end - run.start for run in packed.runs])
+    pooled = [
+        _pool_block(block.view(run.num_texts, run.length, width), pooling)
+        for run, block in zip(packed.runs, blocks, strict=True)
+    ]
+    return torch.cat(pooled)
 
 
 def _pool_block(block_NLD: Tensor, pooling: Pooling) -> Tensor:
