@@ -59,7 +59,7 @@ from polyvec.engine.embedder import Embedder
 from polyvec.hub import resolve
 from polyvec.model.files import ModelFiles, open_model
 from polyvec.model.quants import dequantize
-from polyvec.model.weights import gguf_name
+from polyvec.model.names import gguf_name
 from polyvec.publish.export import export
 from polyvec.publish.kquants import quantize
 

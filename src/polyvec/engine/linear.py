@@ -53,10 +53,15 @@ class DenseGelu:
 
 
 class PackedLinear:
-    """``x @ weight.T + bias`` by oneDNN, on a weight packed once."""
+    """``x @ weight.T + bias`` by oneDNN, on a weight packed once.
 
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous())
+    With ``packs`` false the weight is used where it lies: as fast for a full batch, and right for
+    one that is soon overwritten.
+    """
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None, packs: bool = True) -> None:
+        reorder = torch.ops.mkldnn._reorder_linear_weight
+        self.weight = reorder(weight_OI.contiguous()) if packs else weight_OI
         self.bias_O = bias_O
 
     def __call__(self, x: Tensor, after: str = "none", variant: str = "") -> Tensor:
@@ -80,8 +85,8 @@ class PackedGelu:
     As exact as torch's GELU in fp32 and a third more exact in bf16; up to a quarter faster.
     """
 
-    def __init__(self, linear: DenseLinear) -> None:
-        self.linear = PackedLinear(linear.weight_OI, linear.bias_O)
+    def __init__(self, linear: DenseLinear, packs: bool = True) -> None:
+        self.linear = PackedLinear(linear.weight_OI, linear.bias_O, packs)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Multiply and activate."""
@@ -118,13 +123,13 @@ class PackedGated:
     exact, and a tenth faster. In fp32 they gain no exactness there and cost a twentieth.
     """
 
-    def __init__(self, gate: DenseLinear, up: DenseLinear) -> None:
+    def __init__(self, gate: DenseLinear, up: DenseLinear, packs: bool = True) -> None:
         columns = gate.weight_OI.shape[0]
         blocks = -(-columns // _MAX_BLOCK_COLUMNS)
         self.columns = columns
         self.fused = gate.weight_OI.dtype == torch.bfloat16
         self.blocks = [
-            (PackedLinear(*gate_part), PackedLinear(*up_part))
+            (PackedLinear(*gate_part, packs), PackedLinear(*up_part, packs))
             for gate_part, up_part in zip(_split(gate, blocks), _split(up, blocks), strict=True)
         ]
 
@@ -152,21 +157,21 @@ def _split(linear: DenseLinear, blocks: int) -> list[tuple[Tensor, Tensor | None
     return list(zip(weights, linear.bias_O.chunk(blocks), strict=True))
 
 
-def linear(weight_OI: Tensor, bias_O: Tensor | None) -> Projection:
+def linear(weight_OI: Tensor, bias_O: Tensor | None, packs: bool = True) -> Projection:
     """Return the fastest faithful product with a weight in its dtype and on its device."""
     if _packs(weight_OI):
-        return PackedLinear(weight_OI, bias_O)
+        return PackedLinear(weight_OI, bias_O, packs)
     return DenseLinear(weight_OI, bias_O)
 
 
-def gated(gate: DenseLinear, up: DenseLinear) -> Projection:
+def gated(gate: DenseLinear, up: DenseLinear, packs: bool = True) -> Projection:
     """Return the fastest faithful ``silu(gate(x)) * up(x)``."""
-    return PackedGated(gate, up) if _packs(gate.weight_OI) else DenseGated(gate, up)
+    return PackedGated(gate, up, packs) if _packs(gate.weight_OI) else DenseGated(gate, up)
 
 
-def gelu(up: DenseLinear) -> Projection:
+def gelu(up: DenseLinear, packs: bool = True) -> Projection:
     """Return the fastest faithful ``gelu(up(x))``."""
-    return PackedGelu(up) if _packs(up.weight_OI) else DenseGelu(up)
+    return PackedGelu(up, packs) if _packs(up.weight_OI) else DenseGelu(up)
 
 
 def _packs(weight_OI: Tensor) -> bool:

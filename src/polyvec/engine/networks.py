@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from polyvec.engine import int8
-from polyvec.engine.layers import (
+from polyvec.engine.holding import Holding
+from polyvec.engine.layers import LayerSource
+from polyvec.engine.matrices import Matrices
+from polyvec.engine.readers import (
     BertReader,
     Int8BertReader,
     Int8LlamaReader,
-    LayerReader,
-    LayerSource,
     LlamaReader,
-    ResidentLayers,
     read_checked,
 )
+from polyvec.engine.tables import Table
 from polyvec.errors import SpecError
 from polyvec.model import llama, xlmr
 from polyvec.model.files import ModelFiles
@@ -77,16 +78,17 @@ class LlamaNetwork(Network[llama.Context, _LlamaLayer]):
         dtype: torch.dtype,
         device: torch.device,
         quantized: bool,
+        holding: Holding,
     ) -> None:
-        table = read_checked(files, "embed_tokens.weight", (shape.vocab_size, shape.hidden_size))
         self.shape, self.attention, self.dtype = shape, files.spec.attention, dtype
-        self.table_VD = table.to(device, dtype)
+        sizes = (shape.vocab_size, shape.hidden_size)
+        self.table: Table = holding.table(files, "embed_tokens.weight", sizes, dtype, device)
         gain = read_checked(files, "norm.weight", (shape.hidden_size,))
         self.final_gain_D = gain.to(device, torch.float32)
-        reader: LayerReader[Any] = (Int8LlamaReader if quantized else LlamaReader)(
-            files, shape, dtype, device
+        read = Int8LlamaReader if quantized else LlamaReader
+        self.source = holding.source(
+            files, lambda matrices: read(matrices, shape, dtype, device, holding.packs)
         )
-        self.source = ResidentLayers(reader)
         self._block: Callable[[Tensor, Any, llama.Context], Tensor] = (
             int8.llama_block if quantized else llama.block
         )
@@ -100,7 +102,7 @@ class LlamaNetwork(Network[llama.Context, _LlamaLayer]):
 
     def embed(self, packed: Packed) -> Tensor:
         """Return the tokens' first states."""
-        return self.table_VD[packed.token_ids_T].float()
+        return self.table.rows(packed.token_ids_T)
 
     def block(self, states_TD: Tensor, layer: _LlamaLayer, context: llama.Context) -> Tensor:
         """Run one layer."""
@@ -132,12 +134,14 @@ class BertNetwork(Network[xlmr.Context, _BertLayer]):
         dtype: torch.dtype,
         device: torch.device,
         quantized: bool,
+        holding: Holding,
     ) -> None:
-        reader = BertReader(files, shape, dtype, device)
         self.shape, self.dtype = shape, dtype
-        self.embeddings = _embeddings(reader)
-        layers: LayerReader[Any] = Int8BertReader(reader, dtype) if quantized else reader
-        self.source = ResidentLayers(layers)
+        read = Int8BertReader if quantized else BertReader
+        self.source = holding.source(
+            files, lambda matrices: read(matrices, shape, dtype, device, holding.packs)
+        )
+        self.embeddings = _embeddings(files, shape, dtype, device)
         self._block: Callable[[Tensor, Any, xlmr.Context], Tensor] = (
             int8.bert_block if quantized else xlmr.block
         )
@@ -156,13 +160,17 @@ class BertNetwork(Network[xlmr.Context, _BertLayer]):
 
 
 def open_network(
-    files: ModelFiles, dtype: torch.dtype, device: torch.device, quantized: bool = False
+    files: ModelFiles,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantized: bool = False,
+    holding: Holding | None = None,
 ) -> Network[Any, Any]:
-    """Read a model's weights as the network its architecture is; ``quantized`` to int8."""
-    shape = files.architecture
+    """Open a model's weights as the network its architecture is; ``quantized`` to int8."""
+    shape, holding = files.architecture, holding or Holding()
     if isinstance(shape, BertArchitecture):
-        return BertNetwork(files, shape, dtype, device, quantized)
-    return LlamaNetwork(files, shape, dtype, device, quantized)
+        return BertNetwork(files, shape, dtype, device, quantized, holding)
+    return LlamaNetwork(files, shape, dtype, device, quantized, holding)
 
 
 def _frequencies(files: ModelFiles, shape: LlamaArchitecture) -> Tensor:
@@ -173,17 +181,19 @@ def _frequencies(files: ModelFiles, shape: LlamaArchitecture) -> Tensor:
     return frequencies
 
 
-def _embeddings(reader: BertReader) -> xlmr.Embeddings:
-    shape, dtype, device = reader.shape, reader.dtype, reader.device
+def _embeddings(
+    files: ModelFiles, shape: BertArchitecture, dtype: torch.dtype, device: torch.device
+) -> xlmr.Embeddings:
     rows = {
         "word": shape.vocab_size,
         "position": shape.num_positions,
         "token_type": shape.num_token_types,
     }
     words, places, types = (
-        reader.tensor(f"embeddings.{name}_embeddings.weight", (count, shape.hidden_size))
+        read_checked(files, f"embeddings.{name}_embeddings.weight", (count, shape.hidden_size))
         for name, count in rows.items()
     )
+    reader = BertReader(Matrices(files), shape, dtype, device)
     return xlmr.Embeddings(
         words_VD=words.to(device, dtype),
         positions_PD=(places.float() + types[0].float()).to(device),

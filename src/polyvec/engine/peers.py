@@ -15,7 +15,7 @@ import torch
 from polyvec.engine.embedder import Embedder, load
 from polyvec.engine.remote import RemoteEmbedder, connect
 from polyvec.errors import InputError, MissingExtraError, ModelNotFoundError
-from polyvec.spec import INSTRUCT_PREFIX, INSTRUCTION_SLOT
+from polyvec.spec import DEFAULT_INSTRUCTION, INSTRUCT_PREFIX, INSTRUCTION_SLOT
 
 Vectors = npt.NDArray[np.float32]
 
@@ -236,19 +236,17 @@ class RemotePeer:
         return INSTRUCTION_SLOT in self.query_prefix
 
     def encode_query(self, texts: Sequence[str], instruction: str | None = None) -> Vectors:
-        """Embed queries.
+        """Embed queries; where the prefix has a place for an instruction, None is the default one.
 
         Raises:
-            InputError: An instruction is given and the prefix has no place for it, or has one and
-                none is given.
+            InputError: An instruction is given and the prefix has no place for it.
         """
-        if (instruction is None) == self.takes_instructions:
+        if instruction is not None and not self.takes_instructions:
             raise InputError(
-                f"The queries' prefix for {self.name} is {self.query_prefix!r} and the "
-                f"instruction {instruction!r}: an instruction and the place "
-                f"{INSTRUCTION_SLOT} for it are given together or not at all."
+                f"The queries' prefix for {self.name} is {self.query_prefix!r}, which has no "
+                f"{INSTRUCTION_SLOT} for the instruction {instruction!r}."
             )
-        prefix = self.query_prefix.replace(INSTRUCTION_SLOT, instruction or "")
+        prefix = self.query_prefix.replace(INSTRUCTION_SLOT, instruction or DEFAULT_INSTRUCTION)
         return self._embed(texts, "query", prefix)
 
     def encode_document(self, texts: Sequence[str]) -> Vectors:

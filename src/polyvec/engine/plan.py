@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+WINDOW_TEXTS = 8_192
+
 
 def plan_batches(lengths: Sequence[int], max_batch_tokens: int) -> Iterator[list[int]]:
     """Group texts into batches of at most ``max_batch_tokens`` tokens; give their indices.
@@ -21,3 +23,13 @@ def plan_batches(lengths: Sequence[int], max_batch_tokens: int) -> Iterator[list
         tokens += lengths[index]
     if batch:
         yield batch
+
+
+def windows(count: int) -> Iterator[slice]:
+    """Cut texts into windows that are tokenized, sorted and embedded one after another.
+
+    So memory does not grow with the number of texts, and a window's tokens are made while the one
+    before computes. Within a window of so many texts, nearly all have others of equal length.
+    """
+    for start in range(0, count, WINDOW_TEXTS):
+        yield slice(start, min(start + WINDOW_TEXTS, count))

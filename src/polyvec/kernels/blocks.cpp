@@ -289,13 +289,7 @@ INLINE uint8_t round_group(const float *x, uint8_t *codes) {
 // Rounds a rotated row to 4 bits; returns the scale.
 INLINE float round_row(float *row, int64_t width, float unit, uint8_t *codes,
                        uint8_t *multipliers) {
-    Floats largest = {};
-    for (int64_t i = 0; i < width; i += LANES) {
-        const Floats x = load(row + i), magnitude = x < 0.0f ? -x : x;
-        largest = magnitude > largest ? magnitude : largest;
-    }
-    float peak = 0.0f;
-    for (int64_t i = 0; i < LANES; ++i) peak = largest[i] > peak ? largest[i] : peak;
+    const float peak = peak_of(row, width);
     const float factor = peak > 0.0f ? 126.0f / peak : 0.0f;
     for (int64_t i = 0; i < width; i += LANES) store(load(row + i) * factor, row + i);
     for (int64_t i = 0; i < width; i += GROUP)

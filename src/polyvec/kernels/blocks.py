@@ -104,7 +104,7 @@ def pack_int8(values: Tensor, room: Tensor | None = None) -> Tensor:
     written here, after it was compared with oneDNN's once.
     """
     rows, width = values.shape
-    if not _knows_layout() or width % LANES or not values.is_contiguous():
+    if library() is None or not _knows_layout() or width % LANES or not values.is_contiguous():
         return torch.ops.onednn.qlinear_prepack(values, None)
     room = room_int8(rows, width) if room is None else room
     _call("pv_pack_int8", values, rows, width, torch.ops.mkldnn.data_ptr(room))

@@ -110,9 +110,9 @@ INLINE void rotate(float *x, int64_t width, const Rotation &by) {
         }
 }
 
-// Rounds a row to int8 by its largest magnitude; returns the scale. NaN and infinity come out as a
-// scale that is not finite: magnitudes are compared as bit patterns, where a NaN is the largest.
-INLINE float quantize(const float *x, int64_t width, float unit, int8_t *y) {
+// A row's largest magnitude. NaN and infinity come out as they are: magnitudes are compared as bit
+// patterns, where a NaN is the largest.
+INLINE float peak_of(const float *x, int64_t width) {
     Bits largest = {};
     for (int64_t i = 0; i < width; i += LANES) {
         const Bits magnitude = Bits(load(x + i)) & 0x7fffffff;
@@ -122,6 +122,13 @@ INLINE float quantize(const float *x, int64_t width, float unit, int8_t *y) {
     for (int64_t i = 0; i < LANES; ++i) top = largest[i] > top ? largest[i] : top;
     float peak;
     std::memcpy(&peak, &top, sizeof peak);
+    return peak;
+}
+
+// Rounds a row to int8 by its largest magnitude; returns the scale, which is not finite where a
+// number of the row is not.
+INLINE float quantize(const float *x, int64_t width, float unit, int8_t *y) {
+    const float peak = peak_of(x, width);
     const float factor = peak > 0.0f ? 127.0f / peak : 0.0f;
     for (int64_t i = 0; i < width; i += LANES) {
         const Bits whole = Bits(load(x + i) * factor + 12582912.0f);

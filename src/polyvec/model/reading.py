@@ -9,12 +9,12 @@ from polyvec.kernels.blocks import Raw
 
 
 def read_bytes(path: Path, offset: int, count: int, into: Raw | None = None) -> Raw:
-    """Read bytes of a file, into the start of ``into`` if it is given.
+    """Read bytes of a file, into the start of ``into`` if it is given and large enough.
 
     Raises:
         ModelFileError: The file is gone, or ends before them.
     """
-    buffer = np.empty(count, np.uint8) if into is None else into[:count]
+    buffer = np.empty(count, np.uint8) if into is None or len(into) < count else into[:count]
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(offset)

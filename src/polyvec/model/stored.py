@@ -15,6 +15,8 @@ FLOAT_TYPES = {
 }
 """ggml's types of plain numbers."""
 
+PLAIN_TYPES = {kind: dtype for dtype, kind in FLOAT_TYPES.items()}
+
 
 def of_tensor(tensor: Tensor) -> Stored:
     """Return a float tensor's rows; float64 is rounded to float32."""

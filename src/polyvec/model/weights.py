@@ -9,19 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import orjson
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from polyvec.errors import ModelFileError, SpecError
+from polyvec.errors import ModelFileError
 from polyvec.kernels.blocks import Raw, Stored
 from polyvec.model.gguf_file import GgufFile, GgufTensor
+from polyvec.model.names import GGUF_BERT_NAMES, GGUF_NAMES, renamed
 from polyvec.model.quants import dequantize
 from polyvec.model.reading import read_bytes
-from polyvec.model.stored import FLOAT_TYPES, of_tensor
+from polyvec.model.stored import FLOAT_TYPES, PLAIN_TYPES, of_tensor
 
 T = TypeVar("T")
 
@@ -71,13 +72,46 @@ class Weights(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class StoredWeights(Protocol):
+    """Weights that can be read as their files have them."""
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether matrices of layers are stored in quantized blocks."""
+        ...
+
+    def stored_as(self, name: str) -> torch.dtype | None:
+        """Return the dtype of rows that are stored as plain numbers in their own order."""
+        ...
+
     def stored(self, name: str, start: int, stop: int, into: Raw | None = None) -> Stored:
-        """Read rows ``start:stop`` of a matrix as the file has them, into ``into`` if it is given.
+        """Read rows ``start:stop`` of a matrix as the file has them.
+
+        They are read into ``into`` if it is given and large enough.
 
         Raises:
             ModelFileError: There is no such tensor, or its bytes cannot be read.
         """
         ...
+
+
+def has_blocks(weights: Weights) -> bool:
+    """Whether matrices of layers are stored in quantized blocks."""
+    return isinstance(weights, StoredWeights) and weights.has_blocks
+
+
+def stored_as(weights: Weights, name: str) -> torch.dtype | None:
+    """Return the dtype of rows that can be read as plain numbers in their own order."""
+    return weights.stored_as(name) if isinstance(weights, StoredWeights) else None
+
+
+def stored(weights: Weights, name: str, start: int, stop: int, into: Raw | None = None) -> Stored:
+    """Read rows as their file has them, or as they come; see :meth:`StoredWeights.stored`."""
+    if isinstance(weights, StoredWeights):
+        return weights.stored(name, start, stop, into)
+    return of_tensor(weights.rows(name, start, stop))
 
 
 def row_blocks(weights: Weights, name: str, first: int = 0) -> Iterator[Tensor]:
@@ -96,11 +130,13 @@ class SafetensorsWeights:
         self.files = _safetensors_files(folder)
         self._handles = [_open(path) for path in self.files]
         self._places = {
-            bare_name(stored): (handle, stored)
+            _bare(stored): (handle, stored)
             for handle in self._handles
             for stored in handle.keys()  # noqa: SIM118 (safe_open is not a mapping)
         }
         self._extents: dict[str, _Extent] | None = None
+
+    has_blocks = False
 
     @property
     def names(self) -> Collection[str]:
@@ -126,6 +162,10 @@ class SafetensorsWeights:
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Read some rows; see :class:`Weights`."""
         return self._extent(name).read(start, stop)
+
+    def stored_as(self, name: str) -> torch.dtype | None:
+        """Return the dtype; see :class:`Weights`."""
+        return _DTYPES.get(self._extent(name).dtype)
 
     def stored(self, name: str, start: int, stop: int, into: Raw | None = None) -> Stored:
         """Read some rows as they are; see :class:`Weights`."""
@@ -161,6 +201,15 @@ class GgufWeights:
         """All tensors' names."""
         return self._places.keys()
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether matrices of layers are stored in quantized blocks."""
+        return any(
+            info.type not in PLAIN_TYPES
+            for name, info in self._places.items()
+            if name.startswith(("layers.", "encoder."))
+        )
+
     def tensor(self, name: str) -> Tensor:
         """Read a tensor; see :class:`Weights`."""
         info = _look_up(self._places, name, self._file.path)
@@ -179,6 +228,11 @@ class GgufWeights:
         stop = min(stop, info.shape[0])
         raw = self._file.read(info, start, stop)
         return dequantize(raw, info.type, (stop - start, *info.shape[1:]))
+
+    def stored_as(self, name: str) -> torch.dtype | None:
+        """Return the dtype; see :class:`Weights`."""
+        info = _look_up(self._places, name, self._file.path)
+        return None if self._heads(name) is not None else PLAIN_TYPES.get(info.type)
 
     def stored(self, name: str, start: int, stop: int, into: Raw | None = None) -> Stored:
         """Read some rows as they are; see :class:`Weights`. Queries' and keys' are all read."""
@@ -209,49 +263,15 @@ class GgufWeights:
         return _halves_from_pairs(tensor, heads)
 
 
-_GGUF_NAMES = {
-    "token_embd": "embed_tokens",
-    "output_norm": "norm",
-    "output": "lm_head",
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-
-
-_GGUF_BERT_NAMES = {
-    "token_embd": "embeddings.word_embeddings",
-    "position_embd": "embeddings.position_embeddings",
-    "token_types": "embeddings.token_type_embeddings",
-    "token_embd_norm": "embeddings.LayerNorm",
-    "attn_q": "attention.self.query",
-    "attn_k": "attention.self.key",
-    "attn_v": "attention.self.value",
-    "attn_output": "attention.output.dense",
-    "attn_output_norm": "attention.output.LayerNorm",
-    "ffn_up": "intermediate.dense",
-    "ffn_down": "output.dense",
-    "layer_output_norm": "output.LayerNorm",
-}
-
-
 def _llama_places(tensors: Mapping[str, GgufTensor]) -> dict[str, GgufTensor]:
     """``blk.3.attn_q.weight`` is ``layers.3.self_attn.q_proj.weight``."""
-    return {_renamed(name, "layers", _GGUF_NAMES): info for name, info in tensors.items()}
+    return {renamed(name, "layers", GGUF_NAMES): info for name, info in tensors.items()}
 
 
 def _bert_places(tensors: Mapping[str, GgufTensor]) -> dict[str, GgufTensor]:
     """``blk.3.attn_q.weight`` is ``encoder.layer.3.attention.self.query.weight``."""
     apart = {name: info for whole in tensors.items() for name, info in _apart(*whole)}
-    return {_renamed(name, "encoder.layer", _GGUF_BERT_NAMES): i for name, i in apart.items()}
+    return {renamed(name, "encoder.layer", GGUF_BERT_NAMES): i for name, i in apart.items()}
 
 
 def _apart(name: str, info: GgufTensor) -> list[tuple[str, GgufTensor]]:
@@ -268,38 +288,11 @@ def _apart(name: str, info: GgufTensor) -> list[tuple[str, GgufTensor]]:
     ]
 
 
-def gguf_name(name: str) -> str:
-    """Return llama.cpp's name of a Llama's or a BERT's tensor: the way back.
-
-    Raises:
-        SpecError: Neither has such a tensor in llama.cpp.
-    """
-    stem, _, kind = name.rpartition(".")
-    for layers, names in (("layers.", _GGUF_NAMES), ("encoder.layer.", _GGUF_BERT_NAMES)):
-        layer, rest = "", stem
-        if stem.startswith(layers):
-            number, _, rest = stem.removeprefix(layers).partition(".")
-            layer = f"blk.{number}."
-        for theirs, ours in names.items():
-            if rest == ours:
-                return f"{layer}{theirs}.{kind}"
-    raise SpecError(f"Tensor {name} has no name in GGUF; polyvec cannot write this model as one.")
-
-
-def _renamed(gguf_name: str, layers: str, names: Mapping[str, str]) -> str:
-    stem, _, kind = gguf_name.rpartition(".")
-    layer = ""
-    if stem.startswith("blk.") and stem.count(".") > 1:
-        _, number, stem = stem.split(".", 2)
-        layer = f"{layers}.{number}."
-    return f"{layer}{names.get(stem, stem)}.{kind}"
-
-
 _PREFIXES = ("model.", "bert.", "roberta.")
 _OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
-def bare_name(stored: str) -> str:
+def _bare(stored: str) -> str:
     """Take the whole model's prefix off, and give TensorFlow-born LayerNorms their new names."""
     prefix = next((p for p in _PREFIXES if stored.startswith(p)), "")
     name = stored.removeprefix(prefix)

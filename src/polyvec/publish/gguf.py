@@ -20,7 +20,8 @@ from torch import Tensor
 from polyvec.errors import PolyvecError
 from polyvec.model.files import ModelFiles
 from polyvec.model.llama import inverse_frequencies
-from polyvec.model.weights import gguf_name, pairs_from_halves, row_blocks
+from polyvec.model.names import gguf_name
+from polyvec.model.weights import pairs_from_halves, row_blocks
 from polyvec.publish.gguf_keys import gguf_arch, gguf_metadata
 from polyvec.publish.kquants import quantize
 from polyvec.publish.mixture import FILE_TYPES, FileType, tensor_type

@@ -11,14 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from polyvec.engine.embedder import Embedder
-from polyvec.engine.layers import LlamaReader
+from polyvec.engine.holding import Holding, WeightsPlace
+from polyvec.engine.runner import Runner
 from polyvec.errors import SpecError
-from polyvec.model import llama
 from polyvec.model.files import ModelFiles
 from polyvec.model.packing import Packed
 from polyvec.model.pooling import normalize, pool
-from polyvec.model.weights import Weights
 from polyvec.publish.sides import read_probes
 from polyvec.spec import LlamaArchitecture, Role
 
@@ -83,45 +81,9 @@ def _vectors(files: ModelFiles, texts: Sequence[str]) -> npt.NDArray[np.float32]
 
 
 def _states(files: ModelFiles, packed: Packed) -> Tensor:
-    shape = files.architecture
-    if not isinstance(shape, LlamaArchitecture):  # a BERT is small enough to be loaded
-        return Embedder(files, "fp32", "cpu").runner.run([packed])[0]
-    unmapped = replace(files, weights=_Unmapped(files.weights))
-    reader = LlamaReader(unmapped, shape, torch.float32, torch.device("cpu"))
-    context = _context(unmapped, shape, packed)
-    states_TD = _token_states(files, packed)
-    for number in range(shape.num_layers):
-        states_TD = llama.block(states_TD, reader.read(number), context)
-    gain_D = files.weights.tensor("norm.weight").float()
-    return llama.rms_norm(states_TD, gain_D, shape.norm_eps, torch.float32)
-
-
-def _context(files: ModelFiles, shape: LlamaArchitecture, packed: Packed) -> llama.Context:
-    frequencies = llama.inverse_frequencies(shape.rope, shape.head_dim)
-    if "rope_freqs.weight" in files.weights.names:
-        frequencies = frequencies / files.weights.tensor("rope_freqs.weight")
-    angles = llama.rotation(packed.positions_T, frequencies)
-    return llama.Context(packed, angles, shape, files.spec.attention, torch.float32)
-
-
-def _token_states(files: ModelFiles, packed: Packed) -> Tensor:
-    """Read only the rows of the token table that are needed."""
-    ids, places_T = packed.token_ids_T.unique(return_inverse=True)
-    rows = [files.weights.rows("embed_tokens.weight", i, i + 1).float() for i in ids.tolist()]
-    return torch.cat(rows)[places_T]
-
-
-class _Unmapped:
-    """Weights that are read from their files and not mapped, so that none stay in memory."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._weights, self.files, self.names = weights, weights.files, weights.names
-
-    def tensor(self, name: str) -> Tensor:
-        return self.rows(name, 0, self.shape(name)[0])
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._weights.shape(name)
-
-    def rows(self, name: str, start: int, stop: int) -> Tensor:
-        return self._weights.rows(name, start, stop)
+    """Run a model a layer at a time, in the memory of two layers."""
+    place: WeightsPlace = "streamed"
+    if not isinstance(files.architecture, LlamaArchitecture):  # a BERT is small enough to be loaded
+        place = "resident"
+    runner = Runner(files, torch.float32, torch.device("cpu"), holding=Holding(place))
+    return runner.run([packed])[0]

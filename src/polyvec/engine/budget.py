@@ -1,0 +1,167 @@
+"""How much memory a way of running a model takes, and what a given amount allows.
+
+Formulas, with ``w`` the weights of a layer's matrices and ``b`` bytes of one in the precision:
+
+- resident: layers * w * b, and the token table in the dtype of products;
+- packed: the file's blocks, or 4.25 bits a weight, and two layers expanded: 2 * w * b;
+- streamed: two layers: 2 * w * b;
+- a batch: what a block makes of each of its tokens, on each core at once;
+- a super-batch (packed and streamed): the fp32 residual stream and the rotary angles of each token.
+
+Checked against measured peaks (bench/cpu.py, part ``wide``; tests/test_memory.py).
+"""
+
+import resource
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from polyvec.engine.holding import Holding
+from polyvec.errors import InputError
+from polyvec.model.files import ModelFiles
+from polyvec.spec import Architecture, BertArchitecture, LlamaArchitecture
+
+MAX_SUPER_TOKENS = 32_768
+"""More tokens in step gain nothing: a layer's reading is a few percent of its products by then."""
+_MIN_BATCH_TOKENS = 256
+_MARGIN_BYTES = 96 * 2**20
+"""Threads' stacks, oneDNN's code and scratch, results on their way."""
+_SCRATCH_BYTES = 32 * 2**20
+_INT4_BITS = 4.25
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is held and how many tokens go together."""
+
+    holding: Holding
+    batch_tokens: int
+    super_tokens: int
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes a model takes, held in one way."""
+
+    fixed: int
+    """Whatever is embedded: weights, arenas, what the process has already."""
+    of_batch_token: int
+    """On every core, of each token of a batch."""
+    of_super_token: int
+    """Of each token that goes in step with others."""
+
+    def least(self, cores: int) -> int:
+        """Return the least memory that embeds at all: one smallest batch."""
+        return self.total(_MIN_BATCH_TOKENS, cores * _MIN_BATCH_TOKENS, cores)
+
+    def total(self, batch_tokens: int, super_tokens: int, cores: int) -> int:
+        """Return the memory of batches and super-batches of so many tokens."""
+        return (
+            self.fixed + cores * batch_tokens * self.of_batch_token
+            + super_tokens * self.of_super_token
+        )  # fmt: skip
+
+
+def needs(files: ModelFiles, holding: Holding, precision: str, dtype: torch.dtype) -> Needs:
+    """Return what a model takes in memory (see the module's formulas)."""
+    shape, itemsize = files.architecture, dtype.itemsize
+    rounded = precision in ("int8", "packed")
+    layer = layer_weights(shape)
+    weight_bytes = 1 if rounded else itemsize
+    table = shape.vocab_size * shape.hidden_size * itemsize
+    fixed = memory_in_use() + _MARGIN_BYTES
+    if holding.place == "resident":
+        fixed += shape.num_layers * layer * weight_bytes + table
+    else:
+        fixed += (
+            2 * layer * weight_bytes + _SCRATCH_BYTES + (largest_matrix(shape) if rounded else 0)
+        )
+    if holding.place == "packed":
+        fixed += _blocks_bytes(files, holding, layer)
+    if isinstance(shape, BertArchitecture) and holding.place != "resident":
+        fixed += table
+    return Needs(fixed, _batch_token_bytes(shape, itemsize), _super_token_bytes(shape))
+
+
+def layer_weights(shape: Architecture) -> int:
+    """Return the weights of one layer's matrices."""
+    if isinstance(shape, LlamaArchitecture):
+        heads = 2 * shape.num_heads + 2 * shape.num_kv_heads
+        attention = shape.hidden_size * shape.head_dim * heads
+        return attention + 3 * shape.hidden_size * shape.intermediate_size
+    return 4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size
+
+
+def largest_matrix(shape: Architecture) -> int:
+    """Return the weights of the largest matrix that is read at once."""
+    return shape.hidden_size * max(
+        shape.intermediate_size, (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim, 4096
+    )
+
+
+def _blocks_bytes(files: ModelFiles, holding: Holding, layer: int) -> int:
+    if holding.four_bits:
+        return int(files.architecture.num_layers * layer * _INT4_BITS / 8)
+    table = files.architecture.vocab_size * files.architecture.hidden_size
+    # The table stays in the file, in no more bits than the file's mean.
+    share = 1 - table / files.architecture.num_parameters
+    return int(files.size_bytes * share)
+
+
+def _batch_token_bytes(shape: Architecture, itemsize: int) -> int:
+    heads = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
+    wide = 2 * min(shape.intermediate_size, 4096) + 2 * shape.intermediate_size
+    return itemsize * (3 * heads + 4 * shape.hidden_size + wide) + 4 * shape.hidden_size
+
+
+def _super_token_bytes(shape: Architecture) -> int:
+    return 4 * shape.hidden_size + 2 * 4 * shape.head_dim + 64
+
+
+def memory_in_use() -> int:
+    """Return the bytes of memory this process has resident now."""
+    status = Path("/proc/self/statm")
+    if status.exists():
+        return int(status.read_text().split()[1]) * resource.getpagesize()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def plan_memory(
+    files: ModelFiles,
+    choices: list[Holding],
+    precision: str,
+    dtype: torch.dtype,
+    wanted: Plan,
+    memory_bytes: int,
+    cores: int,
+) -> Plan:
+    """Return the first holding that fits, with as many tokens together as there is room for.
+
+    Raises:
+        InputError: Not even the last one fits; the message says what it needs.
+    """
+    for holding in choices:
+        need = needs(files, holding, precision, dtype)
+        if need.least(cores) <= memory_bytes:
+            return _filled(replace(wanted, holding=holding), need, memory_bytes, cores)
+    least = min(needs(files, h, precision, dtype).least(cores) for h in choices)
+    raise InputError(
+        f"{memory_bytes / 1e9:.2f} GB of memory is too little for {files.path.name} in "
+        f"{precision}, {' or '.join(h.place for h in choices)}: at least {least / 1e9:.2f} GB is "
+        f"needed, of which {memory_in_use() / 1e9:.2f} GB is in use already. Allow that, or choose "
+        "another precision (int8 takes half of bf16) or a smaller model."
+    )
+
+
+def _filled(plan: Plan, need: Needs, memory_bytes: int, cores: int) -> Plan:
+    """Give batches their wanted size, then super-batches what is left."""
+    batch = plan.batch_tokens
+    while batch > _MIN_BATCH_TOKENS and need.total(batch, 4 * batch, cores) > memory_bytes:
+        batch //= 2
+    batch = max(batch, _MIN_BATCH_TOKENS)
+    left = memory_bytes - need.total(batch, 0, cores)
+    tokens = max(_MIN_BATCH_TOKENS, left // need.of_super_token)
+    return Plan(plan.holding, batch, min(plan.super_tokens, tokens))
