@@ -11,6 +11,7 @@ import pytest
 import polyvec
 from polyvec.engine.peers import open_peer
 from polyvec.errors import InputError, MissingExtraError, ModelNotFoundError
+from polyvec.spec import DEFAULT_INSTRUCTION
 from tests.peers import sentence_transformer
 from tests.servers import serving
 from tests.tiny import shape, weights, write_model
@@ -103,8 +104,11 @@ def test_a_server(model: Callable[..., Path], dialect: str) -> None:
         assert peer.dimension == embedder.dimension
         assert peer.encode_document([]).shape == (0, embedder.dimension)
         assert peer.fingerprint != open_peer(url).fingerprint
-        with pytest.raises(InputError, match="are given together or not at all"):
-            peer.encode_query(QUERIES)
+        default = f"Instruct: {DEFAULT_INSTRUCTION}\nQuery: "
+        asked = [default + text for text in QUERIES]
+        assert same(peer.encode_query(QUERIES), embedder.encode_document(asked))
+        with pytest.raises(InputError, match=r"is '', which has no \{instruction\} for the"):
+            open_peer(url).encode_query(QUERIES, "why")
 
 
 def test_options_for_another_kind_are_refused(model: Callable[..., Path]) -> None:

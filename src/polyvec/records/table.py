@@ -48,7 +48,12 @@ def _open(path: Path) -> IO[bytes]:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Decode a file line by line, line ends kept; a byte-order mark is dropped.
+
+    Raises:
+        InputError: It cannot be read, or a line is not UTF-8; the message has its number.
+    """
     with _open(path) as file:
         number = 0
         try:
@@ -65,7 +70,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _read_jsonl(path: Path) -> Rows:
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         if not line.strip():
             continue
         try:
@@ -81,7 +86,7 @@ def _read_jsonl(path: Path) -> Rows:
 
 def _read_separated(path: Path, delimiter: str) -> Rows:
     csv.field_size_limit(2**31 - 1)  # the module's own limit refuses texts over 128 KiB
-    lines: Iterable[str] = (line for _, line in _lines(path))
+    lines: Iterable[str] = (line for _, line in read_lines(path))
     reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
     try:
         for row in reader:

@@ -1,0 +1,1 @@
+"""Hard negatives: documents near a query that do not answer it."""

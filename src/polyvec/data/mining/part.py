@@ -1,0 +1,145 @@
+"""One part of the records: searched, chosen, counted, and kept in a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from polyvec.data.mining.choose import Choice, Opinion, choose
+from polyvec.data.mining.margin import thresholds
+from polyvec.data.mining.plan import Group, Plan
+from polyvec.data.mining.search import Ints, search
+from polyvec.data.mining.tally import Tally
+from polyvec.data.mining.teach import Teacher
+from polyvec.data.mining.vectors import Vectors, open_shard, read_shards
+
+
+@dataclass(frozen=True)
+class Done:
+    """A part's result, as it is kept in the partial folder."""
+
+    numbers: Ints
+    rows: Ints
+    """``[records, negatives]``, -1 where there are fewer."""
+    facts: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        numbers: Sequence[int],
+        choices: Sequence[Choice],
+        tally: Tally,
+        samples: list[dict[str, Any]],
+        count: int,
+    ) -> "Done":
+        """Pack what was found."""
+        rows = np.full((len(numbers), count), -1, dtype=np.int64)
+        for place, choice in enumerate(choices):
+            rows[place, : len(choice.rows)] = choice.rows
+        facts = {"tally": tally.facts(), "samples": samples}
+        return cls(np.array(numbers, dtype=np.int64), rows, facts)
+
+    def write(self, path: Path) -> None:
+        """Write it under a temporary name, then rename."""
+        partial = path.with_name(f".{path.name}.writing")
+        with partial.open("wb") as file:
+            facts = np.frombuffer(orjson.dumps(self.facts), dtype=np.uint8)
+            np.savez(file, numbers=self.numbers, rows=self.rows, facts=facts)
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> "Done":
+        """Read what :meth:`write` wrote."""
+        with np.load(path) as arrays:
+            facts = orjson.loads(arrays["facts"].tobytes())
+            return cls(arrays["numbers"], arrays["rows"], facts)
+
+
+def search_part(plan: Plan, part: int, teachers: Sequence[Teacher], device: str) -> Done:
+    """Find and choose the negatives of a part's records."""
+    settings = plan.settings
+    tally = Tally.empty(len(teachers), settings.negatives)
+    numbers: list[int] = []
+    choices: list[Choice] = []
+    samples: list[dict[str, Any]] = []
+    for group in plan.parts[part]:
+        pairs = plan.excluded(group)
+        opinions = [_opinion(plan, part, group, teacher, pairs, device) for teacher in teachers]
+        generators = [np.random.default_rng([settings.seed, n]) for n in group.numbers]
+        found = choose(opinions, settings.negatives, settings.skip, settings.sampling, generators)
+        tally.add(opinions, found, len(pairs[0]))
+        samples += _samples(plan, group, opinions, found)
+        numbers += group.numbers
+        choices += found
+    return Done.of(numbers, choices, tally, samples, settings.negatives)
+
+
+def _opinion(
+    plan: Plan, part: int, group: Group, teacher: Teacher, pairs: tuple[Ints, Ints], device: str
+) -> Opinion:
+    queries_QD = _queries(plan, part, group, teacher)
+    positive_scores = _positive_scores(plan, part, group, teacher, queries_QD)
+    limits = thresholds(positive_scores, plan.settings.margin, plan.settings.margin_value)
+    shards = teacher.corpus[group.reading]
+    depth = min(plan.settings.depth, plan.index.rows)
+    found = search(queries_QD, read_shards(shards), positive_scores, limits, pairs, depth, device)
+    return Opinion(found, queries_QD, positive_scores, limits, shards)
+
+
+def _queries(plan: Plan, part: int, group: Group, teacher: Teacher) -> Vectors:
+    place = {number: i for i, number in enumerate(group.numbers)}
+    vectors = np.zeros((len(place), teacher.facts["dimension"]), np.float32)
+    for reading, numbers in plan.by_query_reading(group).items():
+        read = _read(teacher.texts[part, group.reading, reading])
+        vectors[[place[number] for number in numbers]] = read
+    return vectors
+
+
+def _positive_scores(
+    plan: Plan, part: int, group: Group, teacher: Teacher, queries_QD: Vectors
+) -> Vectors:
+    """Return each query's cosine with its positive, the lowest where it has several."""
+    place = {text: i for i, text in enumerate(plan.positives(group))}
+    vectors = _read(teacher.texts[part, group.reading, None])
+    lowest = [
+        min(float(vectors[place[text]] @ query) for text in plan.records[number].positives)
+        for number, query in zip(group.numbers, queries_QD, strict=True)
+    ]
+    return np.array(lowest, np.float32)
+
+
+def _samples(
+    plan: Plan, group: Group, opinions: Sequence[Opinion], choices: Sequence[Choice]
+) -> list[dict[str, Any]]:
+    """Return the records to show, with rows in place of texts."""
+    samples = []
+    for place, number in enumerate(group.numbers):
+        if number not in plan.shown:
+            continue
+        choice = choices[place]
+        negatives = [
+            {"row": int(row), "scores": scores.tolist()}
+            for row, scores in zip(choice.rows, choice.scores_TC.T, strict=True)
+        ]
+        rejected = [x for t, opinion in enumerate(opinions) for x in _rejected(t, opinion, place)]
+        positives = [float(opinion.positive_scores_Q[place]) for opinion in opinions]
+        sample = {"record": number, "positive_scores": positives}
+        samples.append({**sample, "negatives": negatives, "rejected": rejected})
+    return samples
+
+
+def _rejected(teacher: int, opinion: Opinion, place: int) -> list[dict[str, Any]]:
+    rows = opinion.found.rejected_rows_QK[place]
+    scores = opinion.found.rejected_scores_QK[place]
+    return [
+        {"teacher": teacher, "row": int(row), "score": float(score)}
+        for row, score in zip(rows, scores, strict=True)
+        if row >= 0
+    ]
+
+
+def _read(paths: Sequence[Path]) -> Vectors:
+    return np.concatenate([np.asarray(open_shard(path), dtype=np.float32) for path in paths])
