@@ -94,10 +94,8 @@ def _no_config(folder: Path) -> str:
         return f"{folder} is not a model folder: it has no config.json."
     base = adapter.get("base_model_name_or_path") or "BASE"
     return (
-        f"{folder} holds a LoRA adapter and no model: it only changes {base}. Merge the two first "
-        f"(with peft: PeftModel.from_pretrained(AutoModel.from_pretrained({str(base)!r}), "
-        f"{str(folder)!r}).merge_and_unload().save_pretrained('merged'), and the tokenizer's files "
-        "beside it), then give the merged folder."
+        f"{folder} holds a LoRA adapter and no model: it only changes {base}. Fold the two first "
+        f"(polyvec merge {folder} --base BASE --output FOLDED), then give the folded folder."
     )
 
 

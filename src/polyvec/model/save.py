@@ -1,7 +1,7 @@
 """A model to a folder that sentence-transformers and transformers load with no remote code."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -245,13 +245,16 @@ def _save_weights(files: ModelFiles, folder: Path, dtype: torch.dtype) -> None:
     (folder / INDEX_FILE).write_bytes(orjson.dumps({"metadata": {}, "weight_map": places}))
 
 
+def saved_names(names: Collection[str]) -> list[str]:
+    """Return the tensors that make vectors, sorted: those a folder gets."""
+    return sorted(n for n in names if not n.startswith(_LEFT_OUT) and not n.endswith(_BUFFERS))
+
+
 def _shards(files: ModelFiles, dtype: torch.dtype) -> list[list[str]]:
     """Share the tensors that make vectors out among files of some size."""
     shards: list[list[str]] = [[]]
     room = _MAX_SHARD_BYTES
-    for name in sorted(files.weights.names):
-        if name.startswith(_LEFT_OUT) or name.endswith(_BUFFERS):
-            continue
+    for name in saved_names(files.weights.names):
         size = prod(files.weights.shape(name)) * dtype.itemsize
         if size > room and shards[-1]:
             shards.append([])

@@ -1,11 +1,9 @@
 """A model, from wherever it was read, to a model folder or a GGUF that others run right."""
 
-import os
-import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 
@@ -13,12 +11,12 @@ from polyvec.disk import full_disk_is_an_error
 from polyvec.errors import InputError, OutputError
 from polyvec.model.files import ModelFiles, open_model
 from polyvec.model.save import write_folder
+from polyvec.model.weights import Weights
 from polyvec.publish.gguf import write_gguf
 from polyvec.publish.measure import Quality, check_tokens, measure
 from polyvec.publish.mixture import FILE_TYPES
 from polyvec.publish.notes import gguf_notes
-
-Form = Literal["folder", "gguf"]
+from polyvec.publish.output import Form, check_output, remove, replace_model
 
 FOLDER_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _DEFAULT_GGUF_TYPE = "Q8_0"
@@ -76,14 +74,14 @@ def export(
     type_name = _type(form, type_name, source)
     check_output(output, form, force)
     partial = output.with_name(f".{output.name}.partial{_GGUF if form == 'gguf' else ''}")
-    _remove(partial)
+    remove(partial)
     try:
         with full_disk_is_an_error(output, _NO_ROOM):
             tensors = _write(source, partial, form, type_name)
         report = _report(source, partial, output, form, type_name, tensors)
-        _replace(partial, output)
+        replace_model(partial, output)
     finally:
-        _remove(partial)
+        remove(partial)
     return report
 
 
@@ -102,7 +100,7 @@ def _form(to: Form | None, output: Path) -> Form:
 def _type(form: Form, name: str | None, source: ModelFiles) -> str:
     allowed = list(FOLDER_TYPES if form == "folder" else FILE_TYPES)
     if name is None:
-        return _stored_type(source) if form == "folder" else _DEFAULT_GGUF_TYPE
+        return stored_type(source.weights) if form == "folder" else _DEFAULT_GGUF_TYPE
     if name not in allowed:
         hint = " Export to gguf for it." if name in FILE_TYPES else ""
         raise InputError(
@@ -111,37 +109,13 @@ def _type(form: Form, name: str | None, source: ModelFiles) -> str:
     return name
 
 
-def _stored_type(source: ModelFiles) -> str:
-    """Return the type of a source's weights; what is quantized is read as F32."""
-    names = source.weights.names
-    table = next(n for n in sorted(names) if n.startswith("embed") and n.endswith("s.weight"))
-    stored = source.weights.rows(table, 0, 1).dtype
+def stored_type(weights: Weights) -> str:
+    """Return the type that weights are stored in; what is quantized is read as F32."""
+    table = next(
+        n for n in sorted(weights.names) if n.startswith("embed") and n.endswith("s.weight")
+    )
+    stored = weights.rows(table, 0, 1).dtype
     return next((name for name, dtype in FOLDER_TYPES.items() if dtype == stored), "F32")
-
-
-def check_output(output: Path, form: Form, force: bool) -> None:
-    """Refuse an output that cannot be written, before any work is done.
-
-    Raises:
-        OutputError: Something is there that may not be replaced, or its folder cannot be written.
-    """
-    if output.exists() and not force:
-        raise OutputError(f"{output} exists already; use --force to replace it, or another name.")
-    if output.exists() and (output.is_dir() != (form == "folder") or not _is_model(output)):
-        raise OutputError(
-            f"{output} is not a model {form}, so --force does not replace it. Give another name."
-        )
-    parent = output.parent
-    if not parent.is_dir():
-        raise OutputError(
-            f"{output} cannot be written: there is no folder {parent}. Make it first."
-        )
-    if not os.access(parent, os.W_OK):
-        raise OutputError(f"{output} cannot be written: the folder {parent} is not writable.")
-
-
-def _is_model(path: Path) -> bool:
-    return path.is_file() or (path / "config.json").is_file() or not any(path.iterdir())
 
 
 def _write(source: ModelFiles, path: Path, form: Form, type_name: str) -> Counter[str]:
@@ -174,22 +148,3 @@ def _report(
         quality=measure(source, result),
         notes=gguf_notes(source) if form == "gguf" else [],
     )
-
-
-def _replace(partial: Path, output: Path) -> None:
-    """Put the finished model in its place; an old folder goes only when the new one is there."""
-    if not output.is_dir():
-        partial.replace(output)
-        return
-    old = output.with_name(f".{output.name}.old")
-    _remove(old)
-    output.rename(old)
-    partial.rename(output)
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -1,0 +1,124 @@
+"""``polyvec merge``: checkpoints to one model, averaged; LoRA adapters folded in."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from polyvec.cli.options import (
+    MESSAGES,
+    AttentionOption,
+    JsonOption,
+    MaxTokensOption,
+    PoolingOption,
+)
+from polyvec.cli.output import print_json, results_console
+from polyvec.errors import InputError
+
+if TYPE_CHECKING:
+    from polyvec.publish.merge import Merged
+
+
+def merge(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Checkpoints of one model: folders, .gguf files, LoRA adapters."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to make.", show_default=False)
+    ],
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="What each counts, e.g. 2,1,1; otherwise all the same."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="The model that adapters change; otherwise as they call it."),
+    ] = None,
+    type_name: Annotated[
+        str | None,
+        typer.Option("--type", help="F32, F16 or BF16; otherwise as the models have it."),
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare/--no-compare",
+            help="Read the result back and embed a few texts with it and every model.",
+        ),
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace a model at OUTPUT.")] = False,
+    as_json: JsonOption = False,
+    attention: AttentionOption = None,
+    pooling: PoolingOption = None,
+    max_tokens: MaxTokensOption = None,
+) -> None:
+    """Average checkpoints of one model, and fold LoRA adapters into their base.
+
+    Weights pass through some rows at a time, so six 8B checkpoints need less than 4 GB. Sums are
+    float64 and rounded once. The models must have the same shape, spec and tokenizer.
+
+    Examples:
+
+    - `polyvec merge run1 run2 run3 --output soup`
+    - `polyvec merge run1 run2 --weights 3,1 --output soup`
+    - `polyvec merge ./adapter --base default --output folded`
+    """
+    from polyvec.publish.merge import merge as write  # this brings torch
+    from polyvec.publish.merge import open_checkpoint
+
+    given = {"attention": attention, "pooling": pooling, "max_tokens": max_tokens}
+    stated = {name: value for name, value in given.items() if value is not None}
+    sources = [open_checkpoint(name, base, stated) for name in models]
+    shares = None if weights is None else _numbers(weights)
+    with _bar(sources[0].architecture.num_parameters) as advance:
+        merged = write(sources, output, shares, type_name, force, compare, advance)
+    if as_json:
+        print_json(merged.facts())
+    else:
+        _print(merged)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"--weights {text!r} are no numbers with commas between them, like 2,1,1."
+        ) from error
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], None] | None]:
+    """Show written weights on a terminal."""
+    if not MESSAGES.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.completed:,.0f} weights"),
+        BarColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=MESSAGES) as progress:
+        task = progress.add_task("merge", total=total)
+        yield lambda rows: progress.advance(task, rows)
+
+
+def _print(merged: "Merged") -> None:
+    console = results_console()
+    console.print(
+        f"{merged.path}: {merged.tensors} tensors of {merged.type}, "
+        f"{merged.size_bytes / 1e6:,.1f} MB"
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("model", "weight", "cosine to it: mean", "lowest"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for part in merged.parts:
+        quality = part.quality
+        cosines = ("", "") if quality is None else (quality.cosine_mean, quality.cosine_min)
+        cells = [f"{c:.5f}" if c != "" else "not measured" for c in cosines]
+        table.add_row(part.model, f"{part.weight:.4f}", *cells)
+    console.print(table)
