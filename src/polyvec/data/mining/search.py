@@ -16,6 +16,7 @@ from torch import Tensor
 from polyvec.data.mining.vectors import Stored, Vectors
 
 _QUERIES_A_BLOCK = 1_024
+_FIRST_SLICE_ROWS = 512
 _REJECTED_KEPT = 8
 """Of what is too near the positive, so many nearest documents a query are kept to be shown."""
 
@@ -100,16 +101,23 @@ class _Block:
         """Score a shard; ``queries`` and ``rows`` are the pairs to pass over."""
         scores_QR = self.queries_QD @ shard_RD.T
         scores_QR[torch.from_numpy(queries), torch.from_numpy(rows)] = -torch.inf
-        too_near_QR = scores_QR >= self.threshold_Q1
-        near_Q = too_near_QR.sum(1)
-        self.rejected_Q += near_Q
-        self.above_Q += (scores_QR > self.positive_Q1).sum(1)
-        some = torch.nonzero(near_Q)[:, 0]
-        if len(some):
-            near_QR = scores_QR[some].masked_fill(~too_near_QR[some], -torch.inf)
-            self.rejected.add(near_QR, first, some)
-            scores_QR.masked_fill_(too_near_QR, -torch.inf)
-        self.kept.add(scores_QR, first)
+        # A slice is large when few documents can still be among the best: those of the slices
+        # before are, and comparing with the least of them leaves few pairs to look at.
+        start, width = 0, _FIRST_SLICE_ROWS
+        while start < scores_QR.shape[1]:
+            self._add_slice(scores_QR[:, start : start + width], first + start)
+            start, width = start + width, 2 * width
+
+    def _add_slice(self, scores_QR: Tensor, first: int) -> None:
+        # Everything kept is under the threshold, so what is over it is over the least kept, too.
+        queries_P, places_P = _pairs(scores_QR > self.kept.least_Q1)
+        scores_P, rows_P = scores_QR[queries_P, places_P], places_P + first
+        near_P = scores_P >= self.threshold_Q1[queries_P, 0]
+        above_P = scores_P > self.positive_Q1[queries_P, 0]
+        self.rejected_Q += torch.bincount(queries_P[near_P], minlength=len(self.rejected_Q))
+        self.above_Q += torch.bincount(queries_P[above_P], minlength=len(self.above_Q))
+        self.rejected.add(queries_P[near_P], scores_P[near_P], rows_P[near_P])
+        self.kept.add(queries_P[~near_P], scores_P[~near_P], rows_P[~near_P])
 
     def found(self) -> Found:
         """Return what was found, on the CPU."""
@@ -124,6 +132,17 @@ class _Block:
         return Found(*(tensor.cpu().numpy() for tensor in tensors))
 
 
+def _pairs(chosen_QR: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the places of what is true, by query."""
+    if chosen_QR.device.type != "cpu":
+        queries_P, places_P = torch.nonzero(chosen_QR, as_tuple=True)
+        return queries_P, places_P
+    # numpy looks at 64 at once where few are true; torch's nonzero takes 15 times as long.
+    flat = np.flatnonzero(chosen_QR.numpy())
+    queries, places = np.divmod(flat, chosen_QR.shape[1])
+    return torch.from_numpy(queries), torch.from_numpy(places)
+
+
 class _Best:
     """The K highest scores of each query and the rows they are of."""
 
@@ -131,13 +150,22 @@ class _Best:
         self.scores_QK = torch.full((queries, depth), -torch.inf, device=device)
         self.rows_QK = torch.full((queries, depth), -1, dtype=torch.int64, device=device)
 
-    def add(self, scores_QR: Tensor, first: int, queries: Tensor | None = None) -> None:
-        """Merge scores of all queries, or of those named; -inf is never taken."""
-        chosen = slice(None) if queries is None else queries
-        depth = self.scores_QK.shape[1]
-        top = torch.topk(scores_QR, min(depth, scores_QR.shape[1]), dim=1)
-        rows = torch.where(torch.isfinite(top.values), top.indices + first, -1)
-        scores = torch.cat([self.scores_QK[chosen], top.values], 1)
-        best = torch.topk(scores, depth, dim=1)
-        self.rows_QK[chosen] = torch.cat([self.rows_QK[chosen], rows], 1).gather(1, best.indices)
-        self.scores_QK[chosen] = best.values
+    @property
+    def least_Q1(self) -> Tensor:
+        """The score a document must be above to be among them."""
+        return self.scores_QK[:, -1:]
+
+    def add(self, queries_P: Tensor, scores_P: Tensor, rows_P: Tensor) -> None:
+        """Merge (query, score, row) pairs, sorted by query."""
+        if not len(queries_P):
+            return
+        counts_Q = torch.bincount(queries_P, minlength=len(self.scores_QK))
+        before_Q = torch.cumsum(counts_Q, 0) - counts_Q
+        place_P = torch.arange(len(queries_P), device=queries_P.device) - before_Q[queries_P]
+        shape = (len(self.scores_QK), int(counts_Q.max()))
+        scores_QN = self.scores_QK.new_full(shape, -torch.inf)
+        rows_QN = self.rows_QK.new_full(shape, -1)
+        scores_QN[queries_P, place_P], rows_QN[queries_P, place_P] = scores_P, rows_P
+        best = torch.topk(torch.cat([self.scores_QK, scores_QN], 1), self.scores_QK.shape[1], dim=1)
+        self.rows_QK = torch.cat([self.rows_QK, rows_QN], 1).gather(1, best.indices)
+        self.scores_QK = best.values
