@@ -69,5 +69,9 @@ class RemoteError(PolyvecError):
     """A server that embeds could not be reached, refused, or answered in another shape."""
 
 
+class TrainingError(PolyvecError):
+    """A training run whose loss or gradients are no numbers any more."""
+
+
 class TruncationWarning(UserWarning):
     """Some texts were longer than the model reads and were cut."""

@@ -1,0 +1,1 @@
+"""Records to a trained model: losses, packed batches, checkpoints, the loop."""
