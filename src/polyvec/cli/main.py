@@ -7,7 +7,7 @@ import warnings
 import typer
 
 import polyvec
-from polyvec.cli import embed, export, merge, models, serve, similarity, verify
+from polyvec.cli import embed, evaluate, export, merge, models, serve, similarity, verify
 from polyvec.cli.options import MESSAGES
 from polyvec.errors import PolyvecError
 
@@ -28,6 +28,7 @@ app.command("info")(models.info)
 app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("serve")(serve.serve)
+app.command("evaluate")(evaluate.evaluate)
 app.command("merge")(merge.merge)
 
 

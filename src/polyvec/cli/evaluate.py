@@ -1,0 +1,324 @@
+"""``polyvec evaluate``: which model answers a person's own question best?"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from polyvec.cli.evaluate_tables import Comparison, print_results
+from polyvec.cli.options import (
+    MESSAGES,
+    DeviceOption,
+    InstructionOption,
+    JsonOption,
+    MaxTokensOption,
+)
+from polyvec.cli.output import print_json
+from polyvec.errors import InputError
+from polyvec.hub import cache_folder
+
+if TYPE_CHECKING:
+    from polyvec.evaluate.collection import Collection
+    from polyvec.evaluate.question import Question
+    from polyvec.evaluate.results import ModelResult
+    from polyvec.evaluate.several import Outcome
+
+_COLLECTION, _JUDGING, _KEEPING, _MODEL = "Collection", "Judging", "Results", "Model"
+
+
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Models: polyvec's names, st:NAME for sentence-transformers, http://host:port "
+            "for a server. The first is what the others are compared with.",
+            show_default=False,
+        ),
+    ],
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            "--queries",
+            "-q",
+            help="JSONL with _id, text and, if known, language.",
+            rich_help_panel=_COLLECTION,
+        ),
+    ] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            "--corpus", "-c", help="JSONL with _id, text, title.", rich_help_panel=_COLLECTION
+        ),
+    ] = None,
+    qrels: Annotated[
+        Path | None,
+        typer.Option(
+            "--qrels", "-r", help="Judgements, BEIR's TSV or TREC's.", rich_help_panel=_COLLECTION
+        ),
+    ] = None,
+    beir: Annotated[
+        Path | None,
+        typer.Option(
+            "--beir",
+            help="A folder with queries.jsonl, corpus.jsonl and qrels/SPLIT.tsv instead.",
+            rich_help_panel=_COLLECTION,
+        ),
+    ] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="Which qrels of --beir.", rich_help_panel=_COLLECTION)
+    ] = "test",
+    missing: Annotated[
+        str,
+        typer.Option(
+            "--missing",
+            help="Judgements of ids that are not in the files: error or drop.",
+            rich_help_panel=_COLLECTION,
+        ),
+    ] = "error",
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            help="ndcg@10, recall@100, mrr@10, map@100, accuracy@1, precision@5, ...; several "
+            "times. Models are compared by the first.",
+            show_default=False,
+            rich_help_panel=_JUDGING,
+        ),
+    ] = None,
+    dimensions: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--dimensions",
+            help="Also judge vectors cut to so many numbers; several times.",
+            show_default=False,
+            rich_help_panel=_JUDGING,
+        ),
+    ] = None,
+    skip_same_id: Annotated[
+        bool,
+        typer.Option(
+            "--skip-same-id",
+            help="Never find a document with the query's own id (ArguAna, Quora).",
+            rich_help_panel=_JUDGING,
+        ),
+    ] = False,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Of intervals and tests.", rich_help_panel=_JUDGING)
+    ] = 0,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder of results.", rich_help_panel=_KEEPING),
+    ] = Path("evaluation"),
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            help="Folder of vectors. [default: in polyvec's cache]",
+            show_default=False,
+            rich_help_panel=_KEEPING,
+        ),
+    ] = None,
+    restart: Annotated[
+        bool,
+        typer.Option("--restart", help="Replace earlier results.", rich_help_panel=_KEEPING),
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a report page.", rich_help_panel=_KEEPING)
+    ] = None,
+    as_json: JsonOption = False,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--precision",
+            help="auto, fp32, bf16 or int8; several times to compare them.",
+            show_default=False,
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    max_tokens: MaxTokensOption = None,
+    query_prefix: Annotated[
+        str | None,
+        typer.Option("--query-prefix", help="For servers: before queries.", rich_help_panel=_MODEL),
+    ] = None,
+    document_prefix: Annotated[
+        str | None,
+        typer.Option(
+            "--document-prefix", help="For servers: before documents.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    instruction: InstructionOption = None,
+) -> None:
+    """Judge models on a collection of your own: queries, documents, and which answers which.
+
+    Every query searches all documents exactly, by cosine. Means come with 95% bootstrap
+    intervals, differences to the first model with a paired interval and a paired randomization
+    test, corrected for the number of models.
+
+    Examples:
+
+    - `polyvec evaluate default st:./minilm -q q.jsonl -c c.jsonl -r qrels.tsv --html report.html`
+    - `polyvec evaluate ./model --beir ./nfcorpus --dimensions 64 --dimensions 256`
+    - `polyvec evaluate ./model "http://127.0.0.1:11434?model=m" --beir ./set --query-prefix "q: "`
+
+    A run that was interrupted goes on where it stopped: give the same command again.
+    """
+    from polyvec.evaluate.several import Places, candidates  # these bring torch
+
+    wanted = candidates(models, precision or ["auto"])
+    collection = _read(_files(queries, corpus, qrels, beir, split), missing)
+    question = _question(metrics, dimensions, instruction, skip_same_id, seed)
+    places = Places(output, cache or cache_folder() / "vectors", restart)
+    options = {"device": device, "max_tokens": max_tokens}
+    options |= {"query_prefix": query_prefix, "document_prefix": document_prefix}
+    outcomes = _run(wanted, collection, question, places, options)
+    _finish(outcomes, output, html, as_json)
+
+
+def _files(
+    queries: Path | None, corpus: Path | None, qrels: Path | None, beir: Path | None, split: str
+) -> tuple[Path, Path, Path]:
+    single = [queries, corpus, qrels]
+    if beir is not None and single == [None] * 3:
+        return beir / "queries.jsonl", beir / "corpus.jsonl", beir / "qrels" / f"{split}.tsv"
+    if beir is None and queries and corpus and qrels:
+        return queries, corpus, qrels
+    raise InputError("Give --queries, --corpus and --qrels, or a folder with --beir.")
+
+
+def _read(files: tuple[Path, Path, Path], missing: str) -> "Collection":
+    from polyvec.evaluate.collection import Missing, read_collection
+    from polyvec.spec import check_choice
+
+    check_choice("--missing", missing, Missing)
+    chosen: Missing = "drop" if missing == "drop" else "error"
+    collection = read_collection(*files, chosen)
+    for note in collection.notes:
+        MESSAGES.print(f"[bold yellow]warning:[/] {note}.", markup=True)
+    empty = sum(not text.strip() for text in collection.documents.values())
+    if empty:
+        MESSAGES.print(
+            f"[bold yellow]warning:[/] {empty:,} documents have no text; they have zeros for a "
+            "vector and are found last."
+        )
+    return collection
+
+
+def _question(
+    metrics: list[str] | None,
+    dimensions: list[int] | None,
+    instruction: str | None,
+    skip_same_id: bool,
+    seed: int,
+) -> "Question":
+    from polyvec.evaluate.question import DEFAULT_METRICS, Question
+
+    names = tuple(dict.fromkeys(metrics or DEFAULT_METRICS))
+    sizes = tuple(sorted(set(dimensions or ())))
+    return Question(names, instruction, sizes, skip_same_id, seed)
+
+
+def _run(
+    wanted: Sequence[Any],
+    collection: "Collection",
+    question: "Question",
+    places: Any,  # noqa: ANN401 (Places; importing it brings torch)
+    options: dict[str, Any],
+) -> list["Outcome"]:
+    from polyvec.evaluate.several import evaluate_models
+
+    outcomes = []
+    try:
+        with _bars() as watch:
+            for outcome in evaluate_models(wanted, collection, question, places, options, watch):
+                _say(outcome)
+                outcomes.append(outcome)
+    except KeyboardInterrupt:
+        MESSAGES.print("Interrupted. Give the same command again to go on.")
+        raise typer.Exit(130) from None
+    return outcomes
+
+
+@contextmanager
+def _bars() -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=MESSAGES, disable=not MESSAGES.is_terminal
+    ) as bars:
+
+        def watch(name: str, texts: int) -> Any:  # noqa: ANN401 (a callback)
+            task = bars.add_task(name, total=texts)
+            return lambda texts, _characters: bars.update(task, advance=texts)
+
+        yield watch
+
+
+def _say(outcome: "Outcome") -> None:
+    name = outcome.candidate.name
+    if outcome.error is not None:
+        MESSAGES.print(f"{name} failed: {outcome.error}", style="bold red", markup=False)
+    elif outcome.kept:
+        MESSAGES.print(f"{name}: result of an earlier run", style="dim", markup=False)
+    if outcome.cut:
+        MESSAGES.print(
+            f"warning: {outcome.cut:,} texts are longer than {name} reads and were cut.",
+            style="yellow",
+            markup=False,
+        )
+
+
+def _finish(outcomes: list["Outcome"], output: Path, html: Path | None, as_json: bool) -> None:
+    from polyvec.evaluate.compare import compare
+    from polyvec.evaluate.results import write_json
+
+    results = [outcome.result for outcome in outcomes if outcome.result is not None]
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if not results:
+        raise InputError("No model could be judged.") from failed[0].error
+    comparison = compare(results)
+    facts = _facts(results, comparison, failed)
+    write_json(output / "comparison.json", facts)
+    if html is not None:
+        _write_html(html, results)
+    if as_json:
+        print_json(facts)
+    else:
+        print_results(results, comparison)
+        MESSAGES.print(f"[dim]Results: {output}[/]")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _write_html(html: Path, results: list["ModelResult"]) -> None:
+    from polyvec.evaluate.report import report_of
+    from polyvec.evaluate.results import write_file
+
+    write_file(html, report_of(results).encode())
+    MESSAGES.print(f"[dim]Report: {html}[/]")
+
+
+def _facts(
+    results: list["ModelResult"], comparison: Comparison, failed: list["Outcome"]
+) -> dict[str, Any]:
+    return {
+        "collection": results[0].collection,
+        "counts": results[0].counts,
+        "settings": results[0].settings,
+        "models": [
+            {
+                "model": result.model,
+                "fingerprint": result.fingerprint,
+                "about": result.about,
+                "scores": result.scores,
+                "languages": result.languages,
+                "dimensions": result.dimensions,
+                "worst": result.worst,
+            }
+            for result in results
+        ],
+        "compared_with_first": comparison,
+        "failed": {outcome.candidate.name: str(outcome.error) for outcome in failed},
+    }

@@ -1,0 +1,232 @@
+"""Results as one HTML page: models by task type, languages, costs, and what goes wrong."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from polyvec.evaluate.charts import Series, mark, scatter, short
+from polyvec.evaluate.compare import compare
+from polyvec.evaluate.page import heat_cell, page, table
+from polyvec.evaluate.results import ModelResult
+from polyvec.evaluate.summary import Row, question_names, rows_of
+from polyvec.evaluate.task_results import TaskResults
+
+_SIGNIFICANT_P = 0.05
+_COSTS = (
+    ("parameters", "Size", "parameters"),
+    ("size_bytes", "Bytes", "bytes of the weight files"),
+    ("texts_per_s", "Speed", "texts embedded a second"),
+)
+_PRECISIONS = ("fp32", "bf16", "int8")
+
+
+def report_of(results: Sequence[ModelResult], tasks: Sequence[TaskResults] = ()) -> str:
+    """Return the page for results of a person's own questions and of mteb's tasks."""
+    rows = rows_of(results, tasks)
+    parts = [_types(rows), *_comparisons(results), _languages(rows), _charts(rows)]
+    parts += [_failures(result) for result in results]
+    parts.append(_made_of(results, tasks))
+    return page("polyvec evaluation", [part for part in parts if part])
+
+
+def _types(rows: Sequence[Row]) -> str:
+    types = list(dict.fromkeys(kind for row in rows for kind in row.by_type))
+    heads = [f"{kind} ({_tasks(rows, kind)})" if _tasks(rows, kind) > 1 else kind for kind in types]
+    cells = [
+        [row.model, f"{100 * row.quality:.1f}", *(_percent(row.by_type.get(k)) for k in types)]
+        for row in sorted(rows, key=lambda row: -row.quality)
+    ]
+    if len(types) == 1:
+        heads, cells = heads[:0], [row[:2] for row in cells]
+        return "<h2>Models</h2>" + table(["model", types[0]], cells, best=True)
+    incomplete = any(kind not in row.by_type for row in rows for kind in types)
+    note = "<p class=soft>A mean over fewer types is not comparable with one over more.</p>"
+    words = "<p class=soft>In brackets: number of tasks. All scores are times 100.</p>"
+    head = ["model", "mean of types", *heads]
+    return f"<h2>Models by task type</h2>{table(head, cells, best=True)}{words}{note * incomplete}"
+
+
+def _tasks(rows: Sequence[Row], kind: str) -> int:
+    return max(row.tasks.get(kind, 0) for row in rows)
+
+
+def _percent(score: float | None) -> str:
+    return "–" if score is None else f"{100 * score:.1f}"
+
+
+def _comparisons(results: Sequence[ModelResult]) -> list[str]:
+    groups: dict[str, list[ModelResult]] = {}
+    for result in results:
+        groups.setdefault(result.collection, []).append(result)
+    names = question_names(results)
+    return [_scores(group, names[collection]) for collection, group in groups.items()]
+
+
+def _scores(group: list[ModelResult], name: str) -> str:
+    first, *others = group[0].metrics
+    counts = group[0].counts
+    intro = (
+        f"<h2>{escape(name)}</h2><p class=soft>{counts['queries']:,} queries, "
+        f"{counts['documents']:,} documents, {counts['judgements']:,} judgements; 95% bootstrap "
+        "intervals over queries; scores times 100.</p>"
+    )
+    rows = [
+        [r.model, _interval(r.scores[first]), *(_percent(r.scores[m]["mean"]) for m in others)]
+        for r in group
+    ]
+    return intro + table(["model", first, *others], rows, best=True) + _differences(group)
+
+
+def _interval(score: dict[str, float]) -> str:
+    return f"{100 * score['mean']:.1f} ({100 * score['low']:.1f} to {100 * score['high']:.1f})"
+
+
+def _differences(group: list[ModelResult]) -> str:
+    if len(group) < 2:
+        return ""
+    metric = group[0].metrics[0]
+    rows = []
+    for model, row in compare(group)[metric].items():
+        sure = row["p_holm"] < _SIGNIFICANT_P
+        tone, word = ("good", "better") if row["difference"] > 0 else ("bad", "worse")
+        verdict = (
+            f'<td class="n {tone}">{word}</td>' if sure else '<td class="n">may be chance</td>'
+        )
+        interval = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+        rows.append(
+            [model, f"{100 * row['difference']:+.1f} ({interval})", f"{row['p_holm']:.4f}", verdict]
+        )
+    heads = ["model", f"{metric} minus {group[0].model}'s", "p (Holm)", "verdict"]
+    return f"<h3>Against {escape(group[0].model)}</h3>{table(heads, rows)}"
+
+
+def _languages(rows: Sequence[Row]) -> str:
+    spoken = [row for row in rows if row.by_language]
+    scores = [score for row in spoken for score in row.by_language.values()]
+    languages = sorted({language for row in spoken for language in row.by_language})
+    if len(languages) < 2:
+        return ""
+    low, high = min(scores), max(scores)
+    body = [
+        [language, *(heat_cell(row.by_language.get(language), low, high) for row in spoken)]
+        for language in languages
+    ]
+    heat = table(["language", *(row.model for row in spoken)], body, "heat")
+    return f"<h2>Languages</h2>{heat}"
+
+
+def _charts(rows: Sequence[Row]) -> str:
+    figures = [_by_dimension(rows), _by_precision(rows)]
+    figures += [_against(rows, *cost) for cost in _COSTS]
+    drawn = "".join(figure for figure in figures if figure)
+    if not drawn:
+        return ""
+    legend = "".join(
+        f'<li><svg viewBox="0 0 14 14" aria-hidden="true">{mark(n)}</svg>{escape(row.model)}</li>'
+        for n, row in enumerate(rows)
+    )
+    return (
+        f'<h2>Quality and what it costs</h2><ul class="legend">{legend}</ul>'
+        f'<div class="charts">{drawn}</div>'
+    )
+
+
+def _figure(
+    title: str, series: Sequence[Series], x_title: str, labels: Sequence[str] | None = None
+) -> str:
+    if sum(bool(one.points) for one in series) + max(len(one.points) for one in series) < 3:
+        return ""
+    chart = scatter(series, x_title, "quality", labels)
+    return f"<figure><h3>{escape(title)}</h3>{chart}</figure>"
+
+
+def _by_dimension(rows: Sequence[Row]) -> str:
+    series = [
+        Series(
+            row.model, [(float(size), score) for size, score in sorted(row.by_dimension.items())]
+        )
+        for row in rows
+    ]
+    return _figure("Dimension", series, "numbers kept of a vector")
+
+
+def _by_precision(rows: Sequence[Row]) -> str:
+    series = [
+        Series(
+            row.model,
+            [(float(_PRECISIONS.index(row.about["precision"])), row.quality)]
+            if row.about.get("precision") in _PRECISIONS
+            else [],
+        )
+        for row in rows
+    ]
+    return _figure("Precision", series, "precision of products", _PRECISIONS)
+
+
+def _against(rows: Sequence[Row], fact: str, title: str, words: str) -> str:
+    series = [
+        Series(
+            row.model, [] if row.number(fact) is None else [(row.number(fact) or 0, row.quality)]
+        )
+        for row in rows
+    ]
+    return _figure(title, series, words)
+
+
+def _failures(result: ModelResult) -> str:
+    if not result.worst:
+        return ""
+    metric = result.metrics[0]
+    items = "".join(_failure(failure, metric) for failure in result.worst)
+    return f"<h2>Worst queries of {escape(result.model)}</h2>{items}"
+
+
+def _failure(failure: dict[str, Any], metric: str) -> str:
+    wanted = "".join(
+        f"<dt>wanted, {_rank(text['rank'])}: {escape(text['id'])}</dt>"
+        f"<dd dir=auto>{escape(text['text'])}</dd>"
+        for text in failure["wanted"]
+    )
+    found = "".join(
+        f"<dt>found {place}{', relevant' if text['relevant'] else ''}, cosine "
+        f"{text['cosine']:.3f}: {escape(text['id'])}</dt><dd dir=auto>{escape(text['text'])}</dd>"
+        for place, text in enumerate(failure["found"], 1)
+    )
+    language = f" · {escape(failure['language'])}" if failure["language"] else ""
+    return (
+        f"<details><summary><bdi>{escape(failure['text'])}</bdi> <span class=soft>"
+        f"{metric} {100 * failure['score']:.0f}{language} · {escape(failure['query'])}</span>"
+        f"</summary><dl>{wanted}{found}</dl></details>"
+    )
+
+
+def _rank(rank: int | None) -> str:
+    return "not found" if rank is None else f"at rank {rank}"
+
+
+def _made_of(results: Sequence[ModelResult], tasks: Sequence[TaskResults]) -> str:
+    lines = [
+        f"<li>{escape(r.model)}: fingerprint <code>{escape(r.fingerprint)}</code>{_costs(r)}, "
+        f"collection <code>{r.collection}</code></li>"
+        for r in results
+    ]
+    lines += [
+        f"<li>{escape(t.model)}: {len(t.scores)} tasks, revision <code>{escape(t.revision)}</code>"
+        "</li>"
+        for t in tasks
+    ]
+    return f"<h2>Made of</h2><ul class=soft>{''.join(lines)}</ul>"
+
+
+def _costs(result: ModelResult) -> str:
+    about = result.about
+    words = [f"{about['dimension']} numbers"]
+    if about.get("precision"):
+        words.append(str(about["precision"]))
+    if about.get("parameters"):
+        words.append(f"{short(about['parameters'])} parameters")
+    if result.texts_per_s is not None:
+        words.append(f"{result.texts_per_s:.4g} texts/s")
+    if about.get("where"):
+        words.append(f"on {about['where']}")
+    return escape(", " + ", ".join(words))
