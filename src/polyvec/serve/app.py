@@ -13,13 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 import polyvec
 from polyvec.errors import InputError
 from polyvec.serve import cohere, ollama, openai, tei
 from polyvec.serve.batcher import Batcher
-from polyvec.serve.docs import docs_page
 from polyvec.serve.encode import dumps
 from polyvec.serve.exchange import Body, Exchanges, Record, endpoint
 from polyvec.serve.failures import Dialect, Kind, dialect_of, error_body, status_of
@@ -170,7 +169,7 @@ def _app(server: Server) -> FastAPI:
         title="polyvec",
         version=polyvec.__version__,
         description=_DESCRIPTION,
-        docs_url=None,  # FastAPI's page loads its scripts from elsewhere; ours is below
+        docs_url=None,  # FastAPI's page loads its scripts from elsewhere; ours is in pages.py
         redoc_url=None,
         openapi_url="/openapi.json",
     )
@@ -255,15 +254,7 @@ def _add_own(app: FastAPI, server: Server) -> None:
         """Give Prometheus metrics."""
         return Response(server.metrics.page(), media_type=CONTENT_TYPE)
 
-    async def docs(_request: Request) -> Response:
-        """Describe every path."""
-        document = app.openapi()
-        return HTMLResponse(
-            docs_page(document | {"info": document["info"] | {"x-headers": HEADERS}})
-        )
-
     app.add_api_route("/metrics", metrics, tags=["server"], response_class=Response)
-    app.add_api_route("/docs", docs, include_in_schema=False)
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -1,5 +1,7 @@
 """``/docs``: the OpenAPI document as one plain page. No script, nothing from another server."""
 
+import base64
+import hashlib
 from html import escape
 from typing import Any
 
@@ -16,6 +18,11 @@ tr + tr > * { border-top: 1px solid color-mix(in srgb, currentColor 20%, transpa
 """
 
 
+def style_hash() -> str:
+    """Return what a Content-Security-Policy calls the page's one style by (``sha256-...``)."""
+    return base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+
 def docs_page(document: dict[str, Any]) -> str:
     """Return the page for an OpenAPI document."""
     groups: dict[str, list[str]] = {}
@@ -27,11 +34,12 @@ def docs_page(document: dict[str, Any]) -> str:
     sections = "".join(f"<h2>{escape(tag)}</h2>{''.join(ops)}" for tag, ops in groups.items())
     title = escape(document["info"]["title"])
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}: API</title>'
         '<meta name="viewport" content="width=device-width">'
         f"<style>{_STYLE}</style></head><body><main><h1>{title}</h1>"
         f"<p>{escape(document['info']['description'])} "
-        'For programs: <a href="/openapi.json">/openapi.json</a>.</p>'
+        'For programs: <a href="openapi.json">/openapi.json</a>. '
+        'To try it: <a href=".">the page</a>.</p>'
         f"<h2>Headers</h2>{_table('Header', headers)}{sections}</main></body></html>"
     )
 

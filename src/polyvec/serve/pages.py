@@ -1,18 +1,103 @@
-"""What a browser sees at ``/``: the one place that adds pages, and says which paths are open."""
+"""What a browser sees: the page at ``/``, its files, and ``/docs``; which of it is open to all."""
+
+import hashlib
+import importlib.resources
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 
-PAGE_PATHS = frozenset({"/"})
-"""Answered without an API key: they hold no data and ask with the key that a user types in."""
+from polyvec.serve.docs import docs_page, style_hash
+from polyvec.serve.reading import HEADERS
+
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+FILES = (
+    "index.html",
+    "style.css",
+    "icon.svg",
+    "theme.js",
+    "app.js",
+    "api.js",
+    "elements.js",
+    "files.js",
+    "form.js",
+    "geometry.js",
+    "heatmap.js",
+    "results.js",
+    "scatter.js",
+    "snippets.js",
+    "worker.js",
+)
+"""Everything in ``web/``: plain files, served as they are."""
+
+_FOLDER = "/web/"
+PAGE_PATHS = frozenset(
+    {"/", "/docs", "/openapi.json", *(_FOLDER + name for name in FILES if name != "index.html")}
+)
+"""Answered without an API key: they say nothing of this server's models or users, and the page asks
+with the key that a user types in."""
+
+_CLOSED = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+PAGE_POLICY = (
+    f"{_CLOSED}; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; require-trusted-types-for 'script'; trusted-types polyvec"
+)
+"""Only this server's files, and requests to it; no inline script or style, no HTML from strings."""
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # asked for again each time; 304 if it is the same
+}
+
+_Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def add_pages(app: FastAPI) -> None:
-    """Add the page at ``/`` (GET and HEAD; POST is TEI's)."""
+    """Add the page at ``/`` (GET and HEAD; POST is TEI's), its files, and ``/docs``."""
+    folder = importlib.resources.files("polyvec.serve") / "web"
+    for name in FILES:
+        path = "/" if name == "index.html" else _FOLDER + name
+        kind = _TYPES["." + name.rpartition(".")[2]]
+        _add(app, path, _file((folder / name).read_bytes(), kind))
+    _add(app, "/docs", _docs(app))
 
-    async def home(_request: Request) -> Response:
-        """Say that the server runs."""
-        return PlainTextResponse("polyvec is running. What it answers is at /docs.\n")
 
-    app.add_api_route("/", home, methods=["GET", "HEAD"], include_in_schema=False)
+def _add(app: FastAPI, path: str, endpoint: _Endpoint) -> None:
+    app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
+
+
+def _file(content: bytes, kind: str) -> _Endpoint:
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {**_HEADERS, "Content-Security-Policy": PAGE_POLICY, "ETag": tag}
+
+    async def file(request: Request) -> Response:
+        """Give the file, or 304 to who has it."""
+        known = request.headers.get("if-none-match", "")
+        if tag in (each.strip().removeprefix("W/") for each in known.split(",")):
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=headers, media_type=kind)
+
+    return file
+
+
+def _docs(app: FastAPI) -> _Endpoint:
+    policy = f"{_CLOSED}; style-src 'sha256-{style_hash()}'"
+    headers = {**_HEADERS, "Content-Security-Policy": policy}
+
+    async def docs(_request: Request) -> Response:
+        """Describe every path."""
+        document: dict[str, Any] = app.openapi()
+        page = docs_page(document | {"info": document["info"] | {"x-headers": HEADERS}})
+        return Response(page, headers=headers, media_type=_TYPES[".html"])
+
+    return docs
