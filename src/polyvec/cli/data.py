@@ -1,0 +1,179 @@
+"""``polyvec data``: training data checked, and restored from ids."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from polyvec.cli.options import JsonOption
+from polyvec.cli.output import print_json, results_console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rich.console import Console
+
+    from polyvec.data.check.run import Report
+
+app = typer.Typer(help="Check training data.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+TaskName = Literal["retrieval", "classification", "sts", "bitext"]
+_COLUMNS = "Columns, where they have other names than usual"
+_SHOWN = 12
+
+
+@app.command("check")
+def check(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Records: .jsonl, .csv, .tsv, .parquet, or the corpus-id layout."),
+    ],
+    tests: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--test",
+            help="Records or texts (.txt, or rows with a 'text') that must not be in them.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Whose tokens are counted; none: characters.")
+    ] = "default",
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, help="Longer texts are counted.")
+    ] = 512,
+    no_languages: Annotated[
+        bool, typer.Option("--no-languages", help="Find scripts, but guess no languages.")
+    ] = False,
+    query_column: Annotated[
+        str | None, typer.Option("--query-column", rich_help_panel=_COLUMNS)
+    ] = None,
+    positive_column: Annotated[
+        str | None, typer.Option("--positive-column", rich_help_panel=_COLUMNS)
+    ] = None,
+    negative_columns: Annotated[
+        list[str] | None, typer.Option("--negative-column", rich_help_panel=_COLUMNS)
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option("--label-column", rich_help_panel=_COLUMNS)
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option("--min-score", help="Of scored pairs.", rich_help_panel=_COLUMNS),
+    ] = None,
+    task: Annotated[
+        TaskName | None, typer.Option("--task", help="Of rows that do not say theirs.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is in files of records and what is wrong with them.
+
+    Wrong are: rows that are no records, a pair of one text, a negative that is a positive, the
+    same record twice, one text with two labels, and texts of the test files. The exit code is 0 if
+    nothing is, else 3. Texts count as the same exactly, or but for case, width and white space.
+
+    Examples:
+
+    - `polyvec data check train.jsonl --test held_out.jsonl`
+    - `polyvec data check pairs.csv --query-column en --positive-column de --task bitext`
+    - `polyvec data check *.jsonl --model none --json`
+    """
+    from polyvec.data.check.run import CheckSettings, check_files
+    from polyvec.records.columns import Columns
+
+    columns = Columns(
+        query=query_column,
+        positive=positive_column,
+        negatives=tuple(negative_columns or ()),
+        label=label_column,
+        min_score=min_score,
+        task=task,
+    )
+    settings = CheckSettings(columns, not no_languages, max_tokens)
+    report = check_files(files, tests or [], _measure(model), settings)
+    if as_json:
+        unit = "characters" if model == "none" else "tokens"
+        print_json({**report.facts(), "unit": unit})
+    else:
+        _print(report, "characters" if model == "none" else "tokens", max_tokens)
+    raise typer.Exit(0 if report.clean else 3)
+
+
+def _measure(model: str) -> "Callable[[Sequence[str]], list[int]]":
+    if model == "none":
+        return lambda texts: [len(text) for text in texts]
+    from polyvec.hub import resolve
+    from polyvec.model.files import open_model
+
+    place = resolve(model)
+    tokenizer = open_model(place.path, place.facts).tokenizer
+
+    def count(texts: "Sequence[str]") -> list[int]:
+        encodings = tokenizer.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [len(encoding.ids) for encoding in encodings]
+
+    return count
+
+
+def _print(report: "Report", unit: str, limit: int) -> None:
+    console = results_console()
+    _print_contents(console, report)
+    _print_lengths(console, report, unit, limit)
+    for name, counted in (("scripts", report.scripts), ("languages (guessed)", report.languages)):
+        for kind, own in counted.items():
+            console.print(f"{name} of {kind}: {_shares(own)}", markup=False, soft_wrap=True)
+    _print_findings(console, report)
+
+
+def _print_contents(console: "Console", report: "Report") -> None:
+    console.print(f"{report.records:,} records in {', '.join(report.files)}", soft_wrap=True)
+    counts: dict[str, Counter[str] | Counter[int]] = {
+        "tasks": report.tasks,
+        "sources": report.sources,
+        "instructions": report.instructions,
+        "positives a record": report.positives,
+        "negatives a record": report.negatives,
+    }
+    for name, counter in counts.items():
+        console.print(f"{name}: {_counted(counter)}", markup=False, soft_wrap=True)
+    if report.labels:
+        shown = f"{_counted(report.labels)} (the most frequent {report.label_imbalance:.1f} times "
+        console.print(f"labels: {shown}the rarest)", markup=False, soft_wrap=True)
+    if report.repeated_queries:
+        console.print(f"queries again with another positive: {report.repeated_queries:,}")
+
+
+def _print_lengths(console: "Console", report: "Report", unit: str, limit: int) -> None:
+    from rich.table import Table
+
+    table = Table(unit, "texts", "half up to", "90%", "99%", "longest", f"over {limit}", box=None)
+    for kind, facts in report.lengths.items():
+        if facts["texts"]:
+            table.add_row(kind, *(f"{value:,}" for value in facts.values()))
+    console.print(table)
+
+
+def _print_findings(console: "Console", report: "Report") -> None:
+    if report.clean:
+        against = f", nor any of the {report.test_texts:,} test rows" if report.test_texts else ""
+        console.print(f"\n[bold green]Nothing wrong was found[/]{against}.")
+        return
+    console.print("\n[bold red]Wrong:[/]")
+    for kind, finding in report.findings.kinds.items():
+        also = f", {finding.normalized:,} but for case and spaces" if finding.normalized else ""
+        console.print(f"- [bold]{kind}[/]: {finding.exact:,}{also}")
+        for example in finding.examples:
+            console.print(f"    {example}", markup=False, soft_wrap=True)
+
+
+def _counted(counter: Counter[str] | Counter[int]) -> str:
+    shown = ", ".join(f"{key} {count:,}" for key, count in counter.most_common(_SHOWN))
+    return shown + (f", and {len(counter) - _SHOWN} more" if len(counter) > _SHOWN else "")
+
+
+def _shares(counts: "Mapping[str, int]") -> str:
+    total = max(sum(counts.values()), 1)
+    parts = [f"{name} {count / total:.1%}" for name, count in list(counts.items())[:_SHOWN]]
+    more = f", and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
+    return ", ".join(parts) + more

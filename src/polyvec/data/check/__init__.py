@@ -1,0 +1,1 @@
+"""What is in a file of records, and what is wrong with it."""
