@@ -7,7 +7,19 @@ import warnings
 import typer
 
 import polyvec
-from polyvec.cli import embed, evaluate, export, merge, models, serve, similarity, verify
+from polyvec.cli import (
+    data,
+    embed,
+    evaluate,
+    export,
+    merge,
+    mine,
+    models,
+    serve,
+    similarity,
+    train,
+    verify,
+)
 from polyvec.cli.options import MESSAGES
 from polyvec.errors import PolyvecError
 
@@ -29,7 +41,10 @@ app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("serve")(serve.serve)
 app.command("evaluate")(evaluate.evaluate)
+app.command("train")(train.train)
 app.command("merge")(merge.merge)
+app.command("mine")(mine.mine)
+app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> None:
