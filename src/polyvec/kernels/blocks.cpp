@@ -7,17 +7,15 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "vectors.h"
 
 namespace {
 
-typedef int32_t Quad __attribute__((vector_size(16)));
-
-#ifdef __clang__
-#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-#else
-#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, Quad{i, j, k, l})
-#endif
+constexpr int64_t BLOCK = 64;  // outputs side by side in oneDNN's layout
 
 float half(const uint8_t *at) {
     uint16_t bits;
@@ -38,16 +36,10 @@ float half(const uint8_t *at) {
     return value;
 }
 
-INLINE Bits bytes(const uint8_t *at) {
-    Bytes packed;
-    std::memcpy(&packed, at, sizeof packed);
-    return __builtin_convertvector(packed, Bits);
-}
-
 INLINE Floats floats(Bits x) { return __builtin_convertvector(Ints(x), Floats); }
 
 INLINE Floats signed_bytes(const uint8_t *at) {
-    return floats(Bits(Ints(bytes(at) << 24) >> 24));
+    return floats(Bits(Ints(widen(at) << 24) >> 24));
 }
 
 constexpr Bits IOTA = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -93,7 +85,7 @@ struct Q4_0 {
     static constexpr int64_t SIZE = 32, BYTES = 18;
     INLINE void decode(const uint8_t *b, float *y) {
         const float d = half(b);
-        const Bits codes = bytes(b + 2);
+        const Bits codes = widen(b + 2);
         store(d * (floats(codes & 15) - 8.0f), y);
         store(d * (floats(codes >> 4) - 8.0f), y + 16);
     }
@@ -103,7 +95,7 @@ struct Q4_1 {
     static constexpr int64_t SIZE = 32, BYTES = 20;
     INLINE void decode(const uint8_t *b, float *y) {
         const float d = half(b), least = half(b + 2);
-        const Bits codes = bytes(b + 4);
+        const Bits codes = widen(b + 4);
         store(d * floats(codes & 15) + least, y);
         store(d * floats(codes >> 4) + least, y + 16);
     }
@@ -113,7 +105,7 @@ struct Q5_0 {
     static constexpr int64_t SIZE = 32, BYTES = 22;
     INLINE void decode(const uint8_t *b, float *y) {
         const float d = half(b);
-        const Bits codes = bytes(b + 6);
+        const Bits codes = widen(b + 6);
         store(d * (floats((codes & 15) | fifth(b + 2, 0)) - 16.0f), y);
         store(d * (floats((codes >> 4) | fifth(b + 2, 16)) - 16.0f), y + 16);
     }
@@ -123,7 +115,7 @@ struct Q5_1 {
     static constexpr int64_t SIZE = 32, BYTES = 24;
     INLINE void decode(const uint8_t *b, float *y) {
         const float d = half(b), least = half(b + 2);
-        const Bits codes = bytes(b + 8);
+        const Bits codes = widen(b + 8);
         store(d * floats((codes & 15) | fifth(b + 4, 0)) + least, y);
         store(d * floats((codes >> 4) | fifth(b + 4, 16)) + least, y + 16);
     }
@@ -150,7 +142,7 @@ struct Q4_K {
             const Group g = group(b, i);
             const int shift = i & 1 ? 4 : 0;
             for (int64_t h = 0; h < 32; h += 16) {
-                const Bits codes = (bytes(b + 16 + 32 * (i / 2) + h) >> shift) & 15;
+                const Bits codes = (widen(b + 16 + 32 * (i / 2) + h) >> shift) & 15;
                 store(g.scale * floats(codes) - g.least, y + 32 * i + h);
             }
         }
@@ -164,8 +156,8 @@ struct Q5_K {
             const Group g = group(b, i);
             const int shift = i & 1 ? 4 : 0;
             for (int64_t h = 0; h < 32; h += 16) {
-                const Bits low = (bytes(b + 48 + 32 * (i / 2) + h) >> shift) & 15;
-                const Bits high = ((bytes(b + 16 + h) >> int(i)) & 1) << 4;
+                const Bits low = (widen(b + 48 + 32 * (i / 2) + h) >> shift) & 15;
+                const Bits high = ((widen(b + 16 + h) >> int(i)) & 1) << 4;
                 store(g.scale * floats(low | high) - g.least, y + 32 * i + h);
             }
         }
@@ -179,8 +171,8 @@ struct Q6_K {
         for (int64_t i = 0; i < 16; ++i) {  // 16 weights share a scale
             const int64_t part = i / 8, row = (i / 2) % 4, h = 16 * (i & 1);
             const uint8_t *low = b + 64 * part + 32 * (row & 1) + h;
-            const Bits codes = (bytes(low) >> (row < 2 ? 0 : 4)) & 15;
-            const Bits high = ((bytes(b + 128 + 32 * part + h) >> int(2 * row)) & 3) << 4;
+            const Bits codes = (widen(low) >> (row < 2 ? 0 : 4)) & 15;
+            const Bits high = ((widen(b + 128 + 32 * part + h) >> int(2 * row)) & 3) << 4;
             const float scale = float(int8_t(b[192 + i])) * d;
             store(scale * (floats(codes | high) - 32.0f), y + 16 * i);
         }
@@ -236,25 +228,47 @@ INLINE int32_t each_row(int32_t type, const uint8_t *raw, const int64_t *order, 
 
 // Four weights of each of four rows, turned so that a row's four become a column's.
 INLINE void turn(const int8_t *x, int64_t stride, int8_t *y, int64_t step) {
-    Quad r[4];
-    for (int64_t i = 0; i < 4; ++i) std::memcpy(&r[i], x + i * stride, sizeof r[i]);
-    const Quad ab = SHUFFLE(r[0], r[1], 0, 4, 1, 5), AB = SHUFFLE(r[0], r[1], 2, 6, 3, 7);
-    const Quad cd = SHUFFLE(r[2], r[3], 0, 4, 1, 5), CD = SHUFFLE(r[2], r[3], 2, 6, 3, 7);
-    const Quad columns[4] = {SHUFFLE(ab, cd, 0, 1, 4, 5), SHUFFLE(ab, cd, 2, 3, 6, 7),
-                             SHUFFLE(AB, CD, 0, 1, 4, 5), SHUFFLE(AB, CD, 2, 3, 6, 7)};
-    for (int64_t i = 0; i < 4; ++i) std::memcpy(y + i * step, &columns[i], sizeof columns[i]);
+#ifdef __SSE2__
+    __m128i r[4];
+    for (int64_t i = 0; i < 4; ++i)
+        r[i] = _mm_loadu_si128(reinterpret_cast<const __m128i *>(x + i * stride));
+    const __m128i ab = _mm_unpacklo_epi32(r[0], r[1]), AB = _mm_unpackhi_epi32(r[0], r[1]);
+    const __m128i cd = _mm_unpacklo_epi32(r[2], r[3]), CD = _mm_unpackhi_epi32(r[2], r[3]);
+    const __m128i columns[4] = {_mm_unpacklo_epi64(ab, cd), _mm_unpackhi_epi64(ab, cd),
+                                _mm_unpacklo_epi64(AB, CD), _mm_unpackhi_epi64(AB, CD)};
+    for (int64_t i = 0; i < 4; ++i)
+        _mm_storeu_si128(reinterpret_cast<__m128i *>(y + i * step), columns[i]);
+#else
+    for (int64_t i = 0; i < 4; ++i)
+        for (int64_t k = 0; k < 4; ++k) std::memcpy(y + i * step + 4 * k, x + k * stride + 4 * i, 4);
+#endif
+}
+
+// The same where there are fewer rows, or none of them reach this far.
+INLINE void turn_filled(const int8_t *x, int64_t rows, bool reached, int64_t stride, int8_t *y) {
+    int8_t four[4 * LANES] = {};
+    for (int64_t r = 0; r < 4 && r < rows && reached; ++r)
+        std::memcpy(four + r * LANES, x + r * stride, LANES);
+    turn(four, LANES, y, 4 * BLOCK);
 }
 
 int32_t sum(const int8_t *x, int64_t width) {
-    Ints total = {};
-    for (int64_t i = 0; i < width; i += LANES)
-        total += Ints(bytes(reinterpret_cast<const uint8_t *>(x + i)) << 24) >> 24;
-    int32_t all = 0;
-    for (int64_t i = 0; i < LANES; ++i) all += total[i];
-    return all;
+    int64_t all = 0, i = 0;
+#ifdef __SSE2__
+    const __m128i sign = _mm_set1_epi8(-128);  // unsigned bytes are 128 more
+    __m128i total = _mm_setzero_si128();
+    for (; i + 16 <= width; i += 16) {
+        const __m128i part = _mm_loadu_si128(reinterpret_cast<const __m128i *>(x + i));
+        total = _mm_add_epi64(total, _mm_sad_epu8(_mm_xor_si128(part, sign), _mm_setzero_si128()));
+    }
+    int64_t halves[2];
+    std::memcpy(halves, &total, sizeof halves);
+    all = halves[0] + halves[1] - 128 * i;
+#endif
+    for (; i < width; ++i) all += x[i];
+    return int32_t(all);
 }
 
-constexpr int64_t BLOCK = 64;  // outputs side by side in oneDNN's layout
 constexpr int64_t GROUP = 32;  // weights that share a multiplier
 constexpr int32_t TOP = 7;     // of a 4-bit weight
 
@@ -281,8 +295,7 @@ INLINE uint8_t round_group(const float *x, uint8_t *codes) {
     }
     const Ints low = __builtin_convertvector(best_a, Ints) + 8;
     const Ints high = __builtin_convertvector(best_b, Ints) + 8;
-    const Bytes packed = __builtin_convertvector(Bits(low | (high << 4)), Bytes);
-    std::memcpy(codes, &packed, sizeof packed);
+    store_bytes(Bits(low | (high << 4)), codes);
     return uint8_t(best);
 }
 
@@ -342,12 +355,10 @@ EXPORT int32_t pv_expand_int4(int32_t type, const uint8_t *raw, const int64_t *o
 EXPORT void pv_int4_to_int8(const uint8_t *codes, const uint8_t *multipliers, int64_t groups,
                             int8_t *y) {
     for (int64_t g = 0; g < groups; ++g, codes += GROUP / 2, y += GROUP) {
-        const Bits packed = bytes(codes), times = Bits{} + multipliers[g];
+        const Bits packed = widen(codes), times = Bits{} + multipliers[g];
         const Bits low = ((packed & 15) - 8) * times, high = ((packed >> 4) - 8) * times;
-        const Bytes a = __builtin_convertvector(low, Bytes);
-        const Bytes b = __builtin_convertvector(high, Bytes);
-        std::memcpy(y, &a, sizeof a);
-        std::memcpy(y + LANES, &b, sizeof b);
+        store_bytes(low, y);
+        store_bytes(high, y + LANES);
     }
 }
 
@@ -357,16 +368,19 @@ EXPORT void pv_pack_int8(const int8_t *x, int64_t rows, int64_t width, int8_t *y
     const int64_t blocks = (rows + BLOCK - 1) / BLOCK, lines = (width + 63) / 64;
     int8_t *tail = y + blocks * BLOCK * lines * 64;
     for (int64_t b = 0; b < blocks; ++b, y += BLOCK * lines * 64)
-        for (int64_t o = 0; o < BLOCK; o += 4) {
+        // Sixteen rows at a time fill whole cache lines of the layout.
+        for (int64_t o = 0; o < BLOCK; o += LANES) {
             const int64_t left = rows - b * BLOCK - o;
             const int8_t *from = x + (b * BLOCK + o) * width;
-            for (int64_t i = 0; i < lines * 64; i += LANES) {
-                int8_t four[4 * LANES] = {};
-                for (int64_t r = 0; r < 4 && r < left && i < width; ++r)
-                    std::memcpy(four + r * LANES, from + r * width + i, LANES);
-                turn(four, LANES, y + i * BLOCK + 4 * o, 4 * BLOCK);
-            }
-            for (int64_t r = 0; r < 4; ++r) {
+            const int64_t whole = left >= LANES ? width / LANES * LANES : 0;
+            for (int64_t i = 0; i < whole; i += LANES)
+                for (int64_t r = 0; r < LANES; r += 4)
+                    turn(from + r * width + i, width, y + i * BLOCK + 4 * (o + r), 4 * BLOCK);
+            for (int64_t i = whole; i < lines * 64; i += LANES)
+                for (int64_t r = 0; r < LANES; r += 4)
+                    turn_filled(from + r * width + i, left - r, i < width, width,
+                                y + i * BLOCK + 4 * (o + r));
+            for (int64_t r = 0; r < LANES; ++r) {
                 const int32_t taken = r < left ? -sum(from + r * width, width) : 0;
                 std::memcpy(tail + 4 * (b * BLOCK + o + r), &taken, sizeof taken);
             }

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -54,6 +54,43 @@ INLINE void store(Floats x, Bf16 *y) {
                                 Halves);
 #endif
     std::memcpy(y, &halves, sizeof halves);
+}
+
+// 16 bytes as numbers. GCC's own conversions between vectors of different lanes go through memory.
+INLINE Bits widen(const uint8_t *x) {
+    Bits y;
+#if defined(__AVX512F__)
+    y = Bits(_mm512_maskz_cvtepu8_epi32(
+        0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i *>(x))));
+#elif defined(__AVX2__)
+    const __m256i halves[2] = {
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(x))),
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(x + 8)))};
+    std::memcpy(&y, halves, sizeof y);
+#else
+    Bytes packed;
+    std::memcpy(&packed, x, sizeof packed);
+    y = __builtin_convertvector(packed, Bits);
+#endif
+    return y;
+}
+
+// The lowest bytes of 16 numbers.
+INLINE void store_bytes(Bits x, void *y) {
+#if defined(__AVX512F__)
+    const __m128i bytes = _mm512_maskz_cvtepi32_epi8(0xffff, __m512i(x));
+#elif defined(__AVX2__)
+    x &= 255;
+    __m256i halves[2];
+    std::memcpy(halves, &x, sizeof halves);
+    const __m256i words = _mm256_packus_epi32(halves[0], halves[1]);
+    const __m256i mixed = _mm256_packus_epi16(words, words);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
+    const __m128i bytes = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(mixed, order));
+#else
+    const Bytes bytes = __builtin_convertvector(x, Bytes);
+#endif
+    std::memcpy(y, &bytes, sizeof bytes);
 }
 
 INLINE Floats splat(float x) { return Floats{} + x; }
@@ -132,12 +169,7 @@ INLINE float quantize(const float *x, int64_t width, float unit, int8_t *y) {
     const float factor = peak > 0.0f ? 127.0f / peak : 0.0f;
     for (int64_t i = 0; i < width; i += LANES) {
         const Bits whole = Bits(load(x + i) * factor + 12582912.0f);
-#ifdef __AVX512F__
-        const __m128i bytes = _mm512_maskz_cvtepi32_epi8(0xffff, __m512i(whole));
-#else
-        const Bytes bytes = __builtin_convertvector(whole, Bytes);
-#endif
-        std::memcpy(y + i, &bytes, sizeof bytes);
+        store_bytes(whole, y + i);
     }
     return peak * unit / 127.0f;
 }
