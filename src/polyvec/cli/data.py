@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
     from polyvec.data.check.run import Report
 
-app = typer.Typer(help="Check training data.", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Check training data, and give published ids their texts back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
 
 TaskName = Literal["retrieval", "classification", "sts", "bitext"]
 _COLUMNS = "Columns, where they have other names than usual"
@@ -98,6 +102,49 @@ def check(
     else:
         _print(report, "characters" if model == "none" else "tokens", max_tokens)
     raise typer.Exit(0 if report.clean else 3)
+
+
+@app.command("restore")
+def restore(
+    subset: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of queries.parquet, corpus.parquet and source_config.json, or "
+            "hf:ORG/NAME/SUBSET."
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(help="The folder to make.")],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--source",
+            help="A folder with the texts' own data set, where the Hub cannot be asked.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Give the texts back to a subset that was published as ids (`ids_only`).
+
+    For nvidia/embed-nemotron-dataset-v1, whose licences leave out some texts: they are fetched
+    from where they are published. The result is read by `polyvec train`, `mine` and `data check`.
+
+    Examples:
+
+    - `polyvec data restore hf:nvidia/embed-nemotron-dataset-v1/SciFact scifact`
+    - `polyvec data restore ./SciFact scifact --source ./mteb-scifact`
+    """
+    from polyvec.data.restore import restore as run
+
+    done = run(subset, output, source, force)
+    if as_json:
+        print_json({"output": str(output), **vars(done)})
+    else:
+        typer.echo(
+            f"{done.queries:,} queries and {done.documents:,} documents of {done.name} with texts "
+            f"from {done.source}: {output}"
+        )
 
 
 def _measure(model: str) -> "Callable[[Sequence[str]], list[int]]":
