@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,11 +16,13 @@ from polyvec.cli.options import (
     JsonOption,
     MaxTokensOption,
     PoolingOption,
+    PrecisionOption,
 )
 from polyvec.cli.output import print_json, results_console
 from polyvec.errors import InputError
 
 if TYPE_CHECKING:
+    from polyvec.model.files import ModelFiles
     from polyvec.publish.merge import Merged
 
 
@@ -35,6 +38,26 @@ def merge(
         str | None,
         typer.Option("--weights", help="What each counts, e.g. 2,1,1; otherwise all the same."),
     ] = None,
+    method: Annotated[
+        Literal["average", "greedy", "search"],
+        typer.Option(
+            "--method",
+            help="greedy: add models, best first, while the held-out score does not fall. search: "
+            "find what each counts.",
+        ),
+    ] = "average",
+    held_out: Annotated[
+        list[Path] | None,
+        typer.Option("--held-out", help="Records that greedy and search choose by."),
+    ] = None,
+    test: Annotated[
+        list[Path] | None,
+        typer.Option("--test", help="Other records, to report what the choice is worth."),
+    ] = None,
+    max_evaluations: Annotated[
+        int, typer.Option("--max-evaluations", min=1, help="Averages that a search tries.")
+    ] = 100,
+    precision: PrecisionOption = "auto",
     base: Annotated[
         str | None,
         typer.Option("--base", help="The model that adapters change; otherwise as they call it."),
@@ -65,21 +88,73 @@ def merge(
 
     - `polyvec merge run1 run2 run3 --output soup`
     - `polyvec merge run1 run2 --weights 3,1 --output soup`
+    - `polyvec merge run1 run2 run3 --method greedy --held-out dev.jsonl --output soup`
     - `polyvec merge ./adapter --base default --output folded`
     """
     from polyvec.publish.merge import merge as write  # this brings torch
     from polyvec.publish.merge import open_checkpoint
+    from polyvec.publish.output import check_output
 
     given = {"attention": attention, "pooling": pooling, "max_tokens": max_tokens}
     stated = {name: value for name, value in given.items() if value is not None}
     sources = [open_checkpoint(name, base, stated) for name in models]
     shares = None if weights is None else _numbers(weights)
+    notes: dict[str, Any] = {}
+    if method != "average":
+        check_output(output.absolute(), "folder", force)
+        search = _Search(method, held_out or [], test or [], max_evaluations, precision)
+        shares, notes = search.run(sources, output, type_name, shares)
+    elif held_out or test:
+        raise InputError("--held-out and --test are read by --method greedy and search only.")
     with _bar(sources[0].architecture.num_parameters) as advance:
-        merged = write(sources, output, shares, type_name, force, compare, advance)
+        merged = write(sources, output, shares, type_name, force, compare, advance, notes)
     if as_json:
-        print_json(merged.facts())
+        print_json(merged.facts() | notes)
     else:
-        _print(merged)
+        _print(merged, notes)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What finds the shares."""
+
+    method: Literal["greedy", "search"]
+    held_out: list[Path]
+    test: list[Path]
+    max_evaluations: int
+    precision: str
+
+    def run(
+        self,
+        sources: "list[ModelFiles]",
+        output: Path,
+        type_name: str | None,
+        given: list[float] | None,
+    ) -> tuple[list[float], dict[str, Any]]:
+        """Return the shares, and what to tell of how they were found."""
+        from polyvec.publish.export import FOLDER_TYPES
+        from polyvec.publish.held_out import read_held_out
+        from polyvec.publish.merge import check_sources, check_type
+        from polyvec.publish.soup import Kitchen, cook
+
+        if given is not None or not self.held_out:
+            raise InputError(f"--method {self.method} needs --held-out FILE, and no --weights.")
+        check_sources(sources)
+        dtype = FOLDER_TYPES[check_type(type_name, sources)]
+        memory = output.with_name(f"{output.name}.scores.jsonl")
+        judges = read_held_out(self.held_out)
+        kitchen = Kitchen(sources, judges, dtype, self.precision, memory, _say_score)
+        soup = cook(kitchen.score, len(sources), self.method, self.max_evaluations)
+        notes = {"soup": soup.facts(), "held_out_queries": judges.num_queries}
+        if self.test:
+            others = read_held_out(self.test)
+            tester = Kitchen(sources, others, dtype, self.precision, memory)
+            notes["test"] = soup.compared(tester.score) | {"queries": others.num_queries}
+        return list(soup.shares), notes
+
+
+def _say_score(shares: tuple[float, ...], score: float) -> None:
+    MESSAGES.print(f"[dim]nDCG@10 {score:.4f} with {', '.join(f'{s:.3f}' for s in shares)}[/]")
 
 
 def _numbers(text: str) -> list[float]:
@@ -107,7 +182,7 @@ def _bar(total: int) -> Iterator[Callable[[int], None] | None]:
         yield lambda rows: progress.advance(task, rows)
 
 
-def _print(merged: "Merged") -> None:
+def _print(merged: "Merged", notes: dict[str, Any]) -> None:
     console = results_console()
     console.print(
         f"{merged.path}: {merged.tensors} tensors of {merged.type}, "
@@ -122,3 +197,10 @@ def _print(merged: "Merged") -> None:
         cells = [f"{c:.5f}" if c != "" else "not measured" for c in cosines]
         table.add_row(part.model, f"{part.weight:.4f}", *cells)
     console.print(table)
+    for name, scores in (("held out", notes.get("soup")), ("test", notes.get("test"))):
+        if scores:
+            singles = ", ".join(f"{score:.4f}" for score in scores["singles"])
+            console.print(
+                f"nDCG@10, {name}: {scores['score']:.4f}; equal average {scores['equal']:.4f}; "
+                f"single models {singles}"
+            )
