@@ -30,9 +30,9 @@ class Journal:
         self.steps, self.start = steps, start
         self._began = time.monotonic()
         self._spent = 0.0
+        self._trackers = [_tracker(name, folder) for name in settings.trackers]
         _keep_until(self.path, start)
         self._file = self.path.open("ab")
-        self._trackers = [_tracker(name, folder) for name in settings.trackers]
 
     def write(self, entry: Entry) -> None:
         """Write a line and tell the trackers."""
