@@ -8,6 +8,8 @@ import typer
 
 import polyvec
 from polyvec.cli import (
+    classify,
+    cluster,
     data,
     embed,
     evaluate,
@@ -15,6 +17,7 @@ from polyvec.cli import (
     merge,
     mine,
     models,
+    rank,
     serve,
     similarity,
     train,
@@ -41,6 +44,9 @@ app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("serve")(serve.serve)
 app.command("evaluate")(evaluate.evaluate)
+app.command("rank")(rank.rank)
+app.add_typer(classify.app, name="classify")
+app.command("cluster")(cluster.cluster)
 app.command("train")(train.train)
 app.command("merge")(merge.merge)
 app.command("mine")(mine.mine)
