@@ -1,9 +1,9 @@
 """Which languages texts are in, and with certainty which scripts.
 
 A language is a guess of py3langid (97 languages, naive Bayes over byte n-grams): on Debian's
-package descriptions it is right for nine long texts in ten and for less than that of short lines
-(figures in docs/data.md), and it never says that a text is in none. A script is read off the
-letters' Unicode names.
+package descriptions in 19 languages it is right for 99.6% of paragraphs and for 87% of short lines
+(bench/languages.py), and it never says that a text is in none. A script is read off the letters'
+Unicode names.
 """
 
 import unicodedata
