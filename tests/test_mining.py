@@ -195,6 +195,16 @@ def test_an_id_of_a_copy_stands_for_its_text(dig: Run) -> None:
     assert record.negatives == ("d",)
 
 
+def test_positives_outside_the_corpus_are_embedded_as_they_are(dig: Run) -> None:
+    teacher = Table({**TEACHER, "POS": at(0.3), "in": at(1.0), "In": at(0.2)})
+    records = [Record("q", ("POS",)), Record("q ", ("pos",)), Record("Q", ("In",))]
+    dug, mined = dig(records, ["in", *LADDER], [teacher], samples=3)
+    scores = [sample["positive_scores"][0] for sample in mined.samples]
+    assert scores[0] == pytest.approx(0.3, abs=1e-3), "not the vector of pos"
+    assert "in" not in {text for record in dug for text in record.negatives}
+    assert mined.embedded == 8 + 3 + 3
+
+
 def test_every_teacher_must_agree(dig: Run) -> None:
     start = {"q": (1.0, 0.0), "pos": at(1.0)}
     scores = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6}
@@ -328,7 +338,7 @@ def test_an_interrupted_run_embeds_only_what_is_missing(
     again = Table(salt=2)
     resumed, report = dig(RECORDS, DOCUMENTS, [again], margin_value=0.5)
     assert not {str(call) for call in teacher.calls} & {str(call) for call in again.calls}
-    assert report.embedded == 23 + 10 + 10 - 15
+    assert report.embedded == 23 + 10 - 15, "positives are documents of the corpus"
     fresh, _ = dig(RECORDS, DOCUMENTS, [Table(salt=2)], margin_value=0.5)
     assert resumed == fresh != whole
 

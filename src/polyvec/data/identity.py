@@ -11,5 +11,10 @@ def normalized(text: str) -> str:
 
 def text_key(text: str) -> int:
     """Return 64 bits that stand for a text in its normalized form."""
-    raw = normalized(text).encode("utf-8", "surrogatepass")
+    return exact_key(normalized(text))
+
+
+def exact_key(text: str) -> int:
+    """Return 64 bits that stand for a text as it is."""
+    raw = text.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little")

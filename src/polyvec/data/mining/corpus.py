@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from polyvec.data.identity import text_key
+from polyvec.data.identity import exact_key, text_key
 from polyvec.errors import InputError
 from polyvec.records.record import Record
 from polyvec.records.table import read_lines, read_table, table_format
@@ -37,7 +37,9 @@ class Index:
     fingerprint: str = ""
     """A hash of all texts and ids, in order."""
     row_of_text: dict[int, int] = field(default_factory=dict)
-    """Key of a wanted text -> its row."""
+    """Key of a wanted text, normalized -> its row."""
+    row_of_exact_text: dict[int, int] = field(default_factory=dict)
+    """Key of a wanted text as it is -> the row that has it so."""
     row_of_id: dict[str, int] = field(default_factory=dict)
     """A wanted id -> the row that has its text."""
     kept: bytearray = field(default_factory=bytearray)
@@ -54,7 +56,7 @@ class Corpus:
         """Pass over the corpus once.
 
         Args:
-            texts: Keys of texts whose rows are wanted.
+            texts: Keys of texts, normalized, whose rows are wanted.
             ids: Ids whose rows are wanted.
         """
         index, digest = Index(), hashlib.sha256()
@@ -67,6 +69,8 @@ class Corpus:
             row = rows.setdefault(key, len(rows))
             if key in texts:
                 index.row_of_text[key] = row
+                if index.kept[-1]:
+                    index.row_of_exact_text[exact_key(document.text)] = row
             if document.id is not None and document.id in ids:
                 index.row_of_id[document.id] = row
         index.rows, index.duplicates = len(rows), len(index.kept) - len(rows)

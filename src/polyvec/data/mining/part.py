@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from polyvec.data.mining.choose import Choice, Opinion, choose
+from polyvec.data.mining.choose import Choice, Opinion, choose, gather
 from polyvec.data.mining.margin import thresholds
 from polyvec.data.mining.plan import Group, Plan
 from polyvec.data.mining.search import Ints, search
@@ -93,7 +93,7 @@ def _queries(plan: Plan, part: int, group: Group, teacher: Teacher) -> Vectors:
     place = {number: i for i, number in enumerate(group.numbers)}
     vectors = np.zeros((len(place), teacher.facts["dimension"]), np.float32)
     for reading, numbers in plan.by_query_reading(group).items():
-        read = _read(teacher.texts[part, group.reading, reading])
+        read = _read(teacher.texts[part, group.reading, reading], vectors.shape[1])
         vectors[[place[number] for number in numbers]] = read
     return vectors
 
@@ -102,8 +102,13 @@ def _positive_scores(
     plan: Plan, part: int, group: Group, teacher: Teacher, queries_QD: Vectors
 ) -> Vectors:
     """Return each query's cosine with its positive, the lowest where it has several."""
-    place = {text: i for i, text in enumerate(plan.positives(group))}
-    vectors = _read(teacher.texts[part, group.reading, None])
+    row_of, others = plan.positives(group)
+    rows = np.unique(np.array(list(row_of.values()), dtype=np.int64))
+    known = gather(teacher.corpus[group.reading], rows)
+    new = _read(teacher.texts[part, group.reading, None], known.shape[1])
+    vectors = np.concatenate([known, new])
+    place = {text: int(np.searchsorted(rows, row)) for text, row in row_of.items()}
+    place |= {text: len(rows) + i for i, text in enumerate(others)}
     lowest = [
         min(float(vectors[place[text]] @ query) for text in plan.records[number].positives)
         for number, query in zip(group.numbers, queries_QD, strict=True)
@@ -141,5 +146,6 @@ def _rejected(teacher: int, opinion: Opinion, place: int) -> list[dict[str, Any]
     ]
 
 
-def _read(paths: Sequence[Path]) -> Vectors:
-    return np.concatenate([np.asarray(open_shard(path), dtype=np.float32) for path in paths])
+def _read(paths: Sequence[Path], dimension: int) -> Vectors:
+    empty = np.zeros((0, dimension), np.float32)
+    return np.concatenate([empty, *(open_shard(path) for path in paths)], dtype=np.float32)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from polyvec.data.identity import text_key
+from polyvec.data.identity import exact_key, text_key
 from polyvec.data.mining.corpus import Corpus, Document, Index
 from polyvec.data.mining.search import Ints
 from polyvec.data.mining.settings import MineSettings
@@ -120,11 +120,12 @@ class Plan:
             negative_ids=tuple(map(str, ids)) if named else (),
         )
 
-    def positives(self, group: Group) -> list[str]:
-        """Return the group's positives, each text once."""
-        return list(
-            dict.fromkeys(text for n in group.numbers for text in self.records[n].positives)
-        )
+    def positives(self, group: Group) -> tuple[dict[str, int], list[str]]:
+        """Return the group's positives: those the corpus has, with their rows, and the others."""
+        texts = dict.fromkeys(text for n in group.numbers for text in self.records[n].positives)
+        found = {text: self.index.row_of_exact_text.get(exact_key(text)) for text in texts}
+        rows = {text: row for text, row in found.items() if row is not None}
+        return rows, [text for text, row in found.items() if row is None]
 
     def by_query_reading(self, group: Group) -> dict[Reading, list[int]]:
         """Return a group's records by how their queries are read."""

@@ -20,7 +20,8 @@ class Teacher:
     facts: dict[str, Any]
     corpus: dict[Reading, list[Path]]
     texts: dict[tuple[int, Reading, Reading | None], list[Path]]
-    """(part, the group's reading, the queries' reading; None for positives) -> shards."""
+    """(part, the group's reading, the queries' reading; None for positives that are not in the
+    corpus) -> shards."""
 
 
 def embed(plan: Plan, peer: Peer, store: VectorStore, progress: Progress) -> Teacher:
@@ -59,7 +60,7 @@ def _embed_group(plan: Plan, shards: _Shards, part: int, group: Group, teacher: 
     if own not in teacher.corpus:
         texts = (document.text for document in plan.corpus.documents(plan.index))
         teacher.corpus[own] = shards.of("corpus", texts, plan.index.rows, own)
-    positives = plan.positives(group)
+    _, positives = plan.positives(group)  # the others are in the corpus
     teacher.texts[part, own, None] = shards.of("positives", positives, plan.mined, own)
     for reading, numbers in plan.by_query_reading(group).items():
         queries = [plan.records[number].query for number in numbers]
