@@ -1,7 +1,9 @@
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyvec.engine.plan import plan_batches
+from polyvec.engine.plan import even_share, even_tokens, plan_batches, windows
 
 LENGTHS = st.lists(st.integers(0, 60), max_size=40)
 BUDGET = st.integers(1, 100)
@@ -35,3 +37,29 @@ def test_texts_of_equal_length_keep_their_order() -> None:
 
 def test_no_texts_make_no_batch() -> None:
     assert list(plan_batches([], 10)) == []
+
+
+@given(st.integers(1, 10**6), st.integers(1, 4096), st.integers(1, 16))
+def test_even_batches_give_every_core_as_many(total: int, most: int, cores: int) -> None:
+    tokens = even_tokens(total, 1, most, cores)
+    assert 1 <= tokens <= most
+    batches = math.ceil(total / most)
+    assert math.ceil(total / tokens) <= math.ceil(batches / cores) * cores
+
+
+def test_seven_batches_become_eight() -> None:
+    assert even_tokens(7 * 100 - 10, 0, 100, 2) == 87
+    assert even_tokens(150, 10, 2048, 2) == 160  # too short to be worth two batches
+    assert even_tokens(1024, 0, 2048, 2) == 512
+
+
+def test_super_batches_are_alike() -> None:
+    assert even_share(16_500, 16_000, 100) == 8_350
+    assert even_share(10_000, 16_000, 100) == 10_100
+    assert even_share(0, 16_000, 100) == 16_000
+
+
+@given(st.integers(0, 40_000))
+def test_windows_cover_every_text_once(count: int) -> None:
+    covered = [index for window in windows(count) for index in range(window.start, window.stop)]
+    assert covered == list(range(count))

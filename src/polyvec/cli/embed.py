@@ -19,15 +19,18 @@ from polyvec.cli.options import (
     InstructionOption,
     JsonOption,
     MaxTokensOption,
+    MemoryOption,
     ModelOption,
     OnEmptyOption,
     PoolingOption,
     PrecisionOption,
     TextColumnOption,
     TruncateOption,
+    WeightsOption,
 )
 from polyvec.cli.output import announce, print_json, warn_of_cuts
 from polyvec.engine.bulk import BulkReport, BulkSettings, checked, embed_rows
+from polyvec.engine.plan import WINDOW_TEXTS
 from polyvec.engine.progress import progress_bar
 from polyvec.engine.rows import STDIN, Columns, Row, check_readable, count_rows, read_rows
 from polyvec.engine.vectors import check_writable, json_line
@@ -73,6 +76,8 @@ def embed(
     model: ModelOption = "default",
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
+    weights: WeightsOption = "auto",
+    memory: MemoryOption = None,
     attention: AttentionOption = None,
     pooling: PoolingOption = None,
     max_tokens: MaxTokensOption = None,
@@ -119,6 +124,8 @@ def embed(
         attention=attention,
         pooling=pooling,
         max_tokens=max_tokens,
+        weights=weights,
+        memory_bytes=memory,
     )
     announce(embedder, model)
     rows = read_rows(paths, columns, format) if paths else _rows_of(texts or [])
@@ -183,7 +190,9 @@ def _sentence(report: BulkReport, output: Path) -> str:
 
 def _to_stdout(embedder: "Embedder", rows: Iterator[Row], settings: BulkSettings) -> None:
     """Print a JSON line a text, as soon as its batch is done."""
-    while chunk := list(islice(rows, _STREAM_ROWS)):
+    # A layer that is read or expanded anew should serve as many texts as there are.
+    count = _STREAM_ROWS if embedder.runner.is_resident else WINDOW_TEXTS
+    while chunk := list(islice(rows, count)):
         embedding = embedder.embed([row.text for row in chunk], **settings.arguments())
         for row, vector in zip(chunk, embedding.vectors, strict=True):
             sys.stdout.buffer.write(json_line(row.id, vector))

@@ -1,16 +1,29 @@
 """Options that several commands share."""
 
+import re
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from polyvec.engine.plan import WeightsWanted
 from polyvec.engine.rows import Format
 from polyvec.model.tokens import OnEmpty, Truncate
 from polyvec.spec import Attention, Pooling
 
 MESSAGES = Console(stderr=True, highlight=False, soft_wrap=True)
 """Where everything goes that is not the result: progress, warnings, errors."""
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def memory_bytes(text: str) -> int:
+    """Read a size of memory: ``4GB``, ``800MB``, ``1.5GiB``, or a number of bytes."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?)?B?\s*", text.upper())
+    if not match:
+        raise typer.BadParameter(f"{text!r} is no size of memory; write for example 4GB or 800MB.")
+    return int(float(match[1]) * _UNITS[match[2] or ""])
+
 
 _MODEL, _READING, _FILES = "Model", "How texts are read", "Input files"
 
@@ -25,7 +38,30 @@ ModelOption = Annotated[
 ]
 PrecisionOption = Annotated[
     str,
-    typer.Option("--precision", help="auto, fp32, bf16 or int8.", rich_help_panel=_MODEL),
+    typer.Option(
+        "--precision",
+        help="auto, fp32, bf16, int8, or packed: 4-bit weights in memory, multiplied in int8.",
+        rich_help_panel=_MODEL,
+    ),
+]
+WeightsOption = Annotated[
+    WeightsWanted,
+    typer.Option(
+        "--weights",
+        help="resident in memory; packed as a GGUF has them; streamed from their files, a layer at "
+        "a time; auto is the first that --memory allows.",
+        rich_help_panel=_MODEL,
+    ),
+]
+MemoryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--memory",
+        parser=memory_bytes,
+        metavar="SIZE",
+        help="Stay below so much memory, e.g. 4GB.",
+        rich_help_panel=_MODEL,
+    ),
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...", rich_help_panel=_MODEL)

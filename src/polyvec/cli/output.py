@@ -29,7 +29,9 @@ def print_json(value: object) -> None:
 def announce(embedder: "Embedder", model: str) -> None:
     """Say on standard error what embeds, at which precision, and what to expect of it."""
     about = f": {ALIASES[model].about}" if model in ALIASES else ""
-    MESSAGES.print(f"[dim]{model}{about} ({embedder.precision} on {embedder.where})[/]")
+    place = embedder.plan.holding.place
+    held = "" if place == "resident" or embedder.precision == place else f", weights {place}"
+    MESSAGES.print(f"[dim]{model}{about} ({embedder.precision} on {embedder.where}{held})[/]")
 
 
 def warn_of_cuts(cut: int, texts: int, max_tokens: int, truncate: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
-from polyvec.cli.options import MESSAGES, DeviceOption, JsonOption, PrecisionOption
+from polyvec.cli.options import MESSAGES, DeviceOption, JsonOption, PrecisionOption, WeightsOption
 from polyvec.cli.output import print_json
 from polyvec.errors import MissingExtraError
 from polyvec.settings import resolve_settings
@@ -52,6 +52,14 @@ def serve(
     ] = None,
     precision: PrecisionOption | None = None,
     device: DeviceOption | None = None,
+    weights: WeightsOption | None = None,
+    model_memory_gb: Annotated[
+        float | None,
+        typer.Option(
+            help="Memory of each model's process; more than it has room for is packed or streamed.",
+            rich_help_panel=_MODELS,
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(help="Of each model's computation.", rich_help_panel=_MODELS),

@@ -18,11 +18,13 @@ from polyvec.cli.options import (
     InstructionOption,
     JsonOption,
     MaxTokensOption,
+    MemoryOption,
     ModelOption,
     PoolingOption,
     PrecisionOption,
     TextColumnOption,
     TruncateOption,
+    WeightsOption,
 )
 from polyvec.cli.output import (
     announce,
@@ -67,6 +69,8 @@ def similarity(
     model: ModelOption = "default",
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
+    weights: WeightsOption = "auto",
+    memory: MemoryOption = None,
     attention: AttentionOption = None,
     pooling: PoolingOption = None,
     max_tokens: MaxTokensOption = None,
@@ -106,6 +110,8 @@ def similarity(
         attention=attention,
         pooling=pooling,
         max_tokens=max_tokens,
+        weights=weights,
+        memory_bytes=memory,
     )
     announce(embedder, model)
     found = _Found(query_rows, document_rows, top_k)

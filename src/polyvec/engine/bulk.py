@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from polyvec.engine.plan import WINDOW_TEXTS
 from polyvec.engine.rows import Row, RowId
 from polyvec.engine.vectors import disk_full_is_an_error, write_vectors
 from polyvec.errors import InputError, ResumeError
@@ -160,7 +161,8 @@ def _embed_chunks(
     embedder: Embedder, rows: Iterator[Row], settings: BulkSettings, progress: Progress | None
 ) -> Iterator[tuple[list[Row], Embedding]]:
     """Embed chunks that take about ``_CHUNK_SECONDS`` each."""
-    size = _FIRST_CHUNK_ROWS
+    # A layer that is read or expanded anew should serve as many texts as there are.
+    size = _FIRST_CHUNK_ROWS if embedder.runner.is_resident else WINDOW_TEXTS
     while chunk := _take(rows, size):
         started = time.monotonic()
         texts = [row.text for row in chunk]

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ import torch
 
 from polyvec.engine.budget import MAX_SUPER_TOKENS, Plan, plan_memory
 from polyvec.engine.cpu import compute_dtype, cpu_name, pick_device, pick_precision
-from polyvec.engine.holding import WeightsWanted, choices
-from polyvec.engine.plan import plan_batches, windows
+from polyvec.engine.holding import choices
+from polyvec.engine.plan import WeightsWanted, even_share, even_tokens, plan_batches, windows
 from polyvec.engine.progress import progress_bar
 from polyvec.engine.runner import Runner
 from polyvec.engine.workers import ahead
@@ -29,9 +29,10 @@ Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with (texts, tokens) finished since the last call."""
 
-MAX_BATCH_TOKENS = {torch.float32: 1_024, torch.bfloat16: 4_096}
-"""Rows enough for the products to run near their peak, few enough to stay in cache: measured on
-the default backbone (dev/LOG.md). bf16 on AMX needs more rows than fp32 to be fed."""
+MAX_BATCH_TOKENS = {torch.float32: 1_024, torch.bfloat16: 2_048}
+"""Of a batch on one core: rows enough for the products to run near their peak, few enough to stay
+in cache: measured on the default backbone (dev/LOG.md). bf16 and int8 on AMX need more rows than
+fp32 to be fed."""
 
 _MAX_KEPT_BYTES = 31 * 2**20
 
@@ -81,8 +82,16 @@ class Embedder:
 
     @property
     def max_batch_tokens(self) -> int:
-        """Tokens that go through a layer together."""
+        """Tokens of a batch, of which each core computes one."""
         return self.plan.batch_tokens
+
+    @property
+    def together_tokens(self) -> int:
+        """Tokens to hand over at once, for a server: a batch on each core, or all in step."""
+        if not self.runner.is_resident:
+            return self.plan.super_tokens
+        cores = torch.get_num_threads() if self.device.type == "cpu" else 1
+        return cores * self.max_batch_tokens
 
     @property
     def dimension(self) -> int:
@@ -213,18 +222,29 @@ class Embedder:
     ) -> None:
         """Write texts' vectors into ``out``."""
         ids = [ids if text.strip() else [] for ids, text in zip(tokens.ids, texts, strict=True)]
-        planned = list(plan_batches([len(i) for i in ids], self.max_batch_tokens))
+        lengths = [len(i) for i in ids]
+        batch_tokens, super_tokens = self._tokens_together(lengths)
+        planned = list(plan_batches(lengths, batch_tokens))
         batches = (Packed.of([ids[i] for i in batch], self.device) for batch in planned)
 
         def shaped(states_TD: torch.Tensor, packed: Packed) -> Vectors:
             pooled_ND = pool(states_TD, packed, self.spec.pooling)
             return shape_vectors(pooled_ND, out.shape[1], self.spec.normalize)
 
-        results = self.runner.run_each(batches, shaped, self.plan.super_tokens)
+        results = self.runner.run_each(batches, shaped, super_tokens)
         for batch, vectors in zip(planned, results, strict=True):
             out[batch] = vectors
             if progress is not None:
                 progress(len(batch), sum(len(ids[i]) for i in batch))
+
+    def _tokens_together(self, lengths: Sequence[int]) -> tuple[int, int]:
+        """Return a batch's and a super-batch's tokens for texts of these lengths."""
+        total, longest, most = sum(lengths), max(lengths, default=0), self.max_batch_tokens
+        if self.device.type != "cpu":
+            return most, self.plan.super_tokens
+        in_step = even_share(total, self.plan.super_tokens, min(longest, most))
+        together = total if self.runner.is_resident else min(total, in_step)
+        return even_tokens(together, longest, most, torch.get_num_threads()), in_step
 
     def pooled(
         self, token_ids: Sequence[Sequence[int]], between_layers: Callable[[], None] | None = None
@@ -239,17 +259,30 @@ class Embedder:
             Pooled vectors ``float32 [len(token_ids), spec.dimension]``, neither cut nor scaled:
             ``polyvec.model.pooling.shape_vectors`` does both.
         """
-        packed = Packed.of(token_ids, self.device)
-        (states_TD,) = self.runner.run([packed], between_layers)
-        return shape_vectors(pool(states_TD, packed, self.spec.pooling), self.dimension, unit=False)
+        vectors = np.zeros((len(token_ids), self.dimension), dtype=np.float32)
+        for batch, packed, states_TD in self._states(token_ids, between_layers):
+            pooled_ND = pool(states_TD, packed, self.spec.pooling)
+            vectors[batch] = shape_vectors(pooled_ND, self.dimension, unit=False)
+        return vectors
 
     def token_states(
         self, token_ids: Sequence[Sequence[int]], between_layers: Callable[[], None] | None = None
     ) -> list[Vectors]:
         """Return each token's own state, ``float32 [tokens, D]`` a text; see :meth:`pooled`."""
-        packed = Packed.of(token_ids, self.device)
-        (states_TD,) = self.runner.run([packed], between_layers)
-        return [states.cpu().numpy() for states in states_TD.split(list(packed.lengths))]
+        states: dict[int, Vectors] = {}
+        for batch, packed, states_TD in self._states(token_ids, between_layers):
+            own = states_TD.split(list(packed.lengths))
+            states |= {i: part.cpu().numpy() for i, part in zip(batch, own, strict=True)}
+        return [states[i] for i in range(len(token_ids))]
+
+    def _states(
+        self, token_ids: Sequence[Sequence[int]], between_layers: Callable[[], None] | None
+    ) -> Iterator[tuple[list[int], Packed, torch.Tensor]]:
+        """Run texts together, in as many batches as there are cores for."""
+        lengths = [len(ids) for ids in token_ids]
+        planned = list(plan_batches(lengths, self._tokens_together(lengths)[0]))
+        batches = [Packed.of([token_ids[i] for i in batch], self.device) for batch in planned]
+        yield from zip(planned, batches, self.runner.run(batches, between_layers), strict=True)
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> Vectors:
         """Return cosine similarities ``float32 [len(a), len(b)]`` of two sets of vectors.
@@ -291,7 +324,8 @@ def load(
         attention: States or overrides the model's attention.
         pooling: States or overrides the model's pooling.
         max_tokens: Reads fewer tokens of a text than the model could.
-        max_batch_tokens: Tokens that go through a layer together; None is what was measured best.
+        max_batch_tokens: Tokens of a batch, of which each core has one; None is what was measured
+            best.
         weights: ``resident`` in memory; ``packed`` in memory as a GGUF has them; ``streamed`` from
             their files, a layer at a time; ``auto`` is the first of these that the memory allows.
             The vectors are the same.

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 
 from polyvec.engine.layers import LayerSource, ResidentLayers, StagedLayers
 from polyvec.engine.matrices import Matrices
+from polyvec.engine.plan import WeightsPlace, WeightsWanted
 from polyvec.engine.readers import LayerReader, check_shape, read_checked
 from polyvec.engine.tables import ResidentTable, StoredTable, Table
 from polyvec.errors import InputError
@@ -16,9 +17,6 @@ from polyvec.model.held import HeldWeights
 from polyvec.model.reading import Watched
 from polyvec.model.weights import has_blocks
 from polyvec.spec import check_choice
-
-WeightsPlace: TypeAlias = Literal["resident", "packed", "streamed"]
-WeightsWanted: TypeAlias = Literal["auto", "resident", "packed", "streamed"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from polyvec.engine.holding import Holding, WeightsPlace
+from polyvec.engine.holding import Holding
+from polyvec.engine.plan import WeightsPlace
 from polyvec.engine.runner import Runner
 from polyvec.errors import SpecError
 from polyvec.model.files import ModelFiles

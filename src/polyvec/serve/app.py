@@ -145,9 +145,20 @@ def open_models(settings: ServeSettings) -> list[ServedModel]:
         name, model = _named(text)
         if name in models:
             raise InputError(f"Two models are to be served as {name!r}. Name one: NAME={model}")
-        source = Source(model, settings.precision, settings.device, threads=settings.threads)
+        source = Source(
+            model,
+            settings.precision,
+            settings.device,
+            weights=settings.weights,
+            memory_bytes=_bytes_of(settings.model_memory_gb),
+            threads=settings.threads,
+        )
         models[name] = open_served(name, source, settings.max_batch_tokens, keep_alive_s)
     return list(models.values())
+
+
+def _bytes_of(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * 1e9)
 
 
 def _named(text: str) -> tuple[str, str]:

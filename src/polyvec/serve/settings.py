@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from polyvec.engine.plan import WeightsWanted
 from polyvec.errors import InputError
 
 OLLAMA_PORT = 11434
@@ -25,6 +26,10 @@ class ServeSettings:
     device: str = "auto"
     threads: int | None = None
     """Threads of each model's computation; None is torch's own choice."""
+    weights: WeightsWanted = "auto"
+    """Where each model's weights are: ``resident``, ``packed`` or ``streamed``."""
+    model_memory_gb: float | None = None
+    """Memory of each model's process; ``auto`` weights are the first that it allows."""
     max_memory_gb: float | None = None
     """Models that were used longest ago are unloaded to stay below; None: no limit."""
     keep_alive: str = "-1"
@@ -33,6 +38,8 @@ class ServeSettings:
     """Tokens computed together; None is what was measured best."""
     urgent_tokens: int = 256
     """Requests of up to so many tokens overtake longer ones."""
+    max_connections: int = 2_048
+    """Fewer where the system allows fewer files; one more, and one that waits is closed."""
     max_concurrent_requests: int = 512
     max_queue_tokens: int = 2_000_000
     max_request_tokens: int = 1_000_000
@@ -40,7 +47,7 @@ class ServeSettings:
     max_body_bytes: int = 32 * 2**20
     tokenization_threads: int = 2
     body_timeout_s: float = 30.0
-    """A request's body must have arrived by then."""
+    """A request's head must have arrived by then, and its body by then again."""
     request_timeout_s: float = 600.0
     """A request must have been answered by then."""
     keep_connection_s: float = 30.0

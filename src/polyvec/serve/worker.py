@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from polyvec.engine.plan import WeightsWanted
 from polyvec.errors import PolyvecError
 from polyvec.spec import Attention, Pooling
 
@@ -30,6 +31,8 @@ class Source:
     attention: Attention | None = None
     pooling: Pooling | None = None
     max_tokens: int | None = None
+    weights: WeightsWanted = "auto"
+    memory_bytes: int | None = None
     threads: int | None = None
     """Threads of the computation; None is torch's own choice."""
 
@@ -80,7 +83,7 @@ def work(connection: Connection, source: Source) -> None:
         connection.send(Refused(error))
         return
     ready = Ready(
-        embedder.precision, embedder.where, embedder.max_batch_tokens, resident_bytes(os.getpid())
+        embedder.precision, embedder.where, embedder.together_tokens, resident_bytes(os.getpid())
     )
     connection.send(ready)
     try:
@@ -103,6 +106,8 @@ def _load(source: Source) -> "Embedder":
         attention=source.attention,
         pooling=source.pooling,
         max_tokens=source.max_tokens,
+        weights=source.weights,
+        memory_bytes=source.memory_bytes,
     )
     embedder.pooled([[0] * 16])  # the first batch of a process is slow; it is nobody's
     return embedder
