@@ -109,3 +109,4 @@ def test_every_flag_is_a_setting_by_the_same_name() -> None:
     flags = set(inspect.signature(serve_command.serve).parameters)
     settings = {field.name for field in fields(ServeSettings)}
     assert flags - settings == {"context", "config", "check", "as_json"}
+    assert settings <= flags, "every setting has a flag"

@@ -64,6 +64,10 @@ def serve(
         int | None,
         typer.Option(help="Of each model's computation.", rich_help_panel=_MODELS),
     ] = None,
+    tokenization_threads: Annotated[
+        int | None,
+        typer.Option(help="For all models together. [default: 2]", rich_help_panel=_MODELS),
+    ] = None,
     max_memory_gb: Annotated[
         float | None,
         typer.Option(
@@ -79,6 +83,19 @@ def serve(
     ] = None,
     max_batch_tokens: Annotated[
         int | None, typer.Option(help="Tokens computed together.", rich_help_panel=_LIMITS)
+    ] = None,
+    urgent_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Requests of up to so many tokens overtake longer ones. [default: 256]",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
+    max_connections: Annotated[
+        int | None,
+        typer.Option(
+            help="One more, and one that waits is closed. [default: 2048]", rich_help_panel=_LIMITS
+        ),
     ] = None,
     max_concurrent_requests: Annotated[
         int | None,
@@ -98,8 +115,26 @@ def serve(
     max_body_bytes: Annotated[
         int | None, typer.Option(help="[default: 33554432]", rich_help_panel=_LIMITS)
     ] = None,
+    body_timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            help="For a request's head, and then its body, to arrive. [default: 30]",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
     request_timeout_s: Annotated[
         float | None, typer.Option(help="[default: 600]", rich_help_panel=_LIMITS)
+    ] = None,
+    keep_connection_s: Annotated[
+        float | None,
+        typer.Option(help="For an idle connection. [default: 30]", rich_help_panel=_LIMITS),
+    ] = None,
+    shutdown_timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            help="For the requests that are being answered when it is stopped. [default: 30]",
+            rich_help_panel=_LIMITS,
+        ),
     ] = None,
     log_format: Annotated[
         str | None, typer.Option(help="text or json. [default: text]", rich_help_panel=_WATCH)
@@ -175,7 +210,10 @@ def _serve(settings: "ServeSettings", as_json: bool) -> None:
             # One line, so that a program which waits for it can read a line.
             typer.echo(orjson.dumps({"url": url, "models": names}))
             return
-        MESSAGES.print(f"Serving {', '.join(names)} at {url} (every path: {url}/docs)")
+        MESSAGES.print(
+            f"Serving {', '.join(names)} at {url} (in a browser: a page to try it; every path: "
+            f"{url}/docs)"
+        )
         body = f'{{"model": "{names[0]}", "input": "Hello"}}'
         MESSAGES.print(f"Try: curl {url}/api/embed -d '{body}'", markup=False)
 

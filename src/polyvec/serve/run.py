@@ -13,6 +13,7 @@ import uvicorn
 
 from polyvec.errors import InputError
 from polyvec.serve.app import LOOPBACK, Server
+from polyvec.serve.connections import connection_type, make_room
 from polyvec.serve.logs import set_up_logs
 from polyvec.serve.reading import Reading
 from polyvec.serve.service import Call
@@ -68,8 +69,11 @@ async def _serve(
 def http_config(server: Server) -> uvicorn.Config:
     """Return uvicorn's settings for a server."""
     settings = server.settings
+    room = make_room(settings.max_connections)
     return uvicorn.Config(
         server.app,
+        http=connection_type(settings.body_timeout_s, room),
+        backlog=room.accepted_at_once,
         lifespan="off",  # `Server.running` is it
         log_config=None,
         access_log=False,
