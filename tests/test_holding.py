@@ -202,7 +202,8 @@ model = polyvec.load(sys.argv[1], precision=sys.argv[2], pooling="mean", weights
                      memory_bytes=int(sys.argv[3]))
 model.encode_document(["some words to read again and again " * 40] * 200, show_progress=False)
 status = open("/proc/self/status").read()
-print(int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) * 1024)  # getrusage counts the parent's, too
+peak_kb = re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]  # getrusage has the parent's, too
+print(int(peak_kb) * 1024)
 """
 
 

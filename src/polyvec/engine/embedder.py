@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from polyvec.engine.budget import MAX_SUPER_TOKENS, Plan, plan_memory
+from polyvec.engine.calibrate import calibrated_tokens
 from polyvec.engine.cpu import compute_dtype, cpu_name, pick_device, pick_precision
 from polyvec.engine.holding import choices
 from polyvec.engine.plan import WeightsWanted, even_share, even_tokens, plan_batches, windows
@@ -33,6 +34,10 @@ MAX_BATCH_TOKENS = {torch.float32: 1_024, torch.bfloat16: 2_048}
 """Of a batch on one core: rows enough for the products to run near their peak, few enough to stay
 in cache: measured on the default backbone (dev/LOG.md). bf16 and int8 on AMX need more rows than
 fp32 to be fed."""
+
+_CANDIDATES = (512, 1_024, 2_048, 4_096)
+_CALIBRATED_FROM_TOKENS = 65_536
+"""Work of some seconds: a fraction of one is spent to find what suits the machine."""
 
 _MAX_KEPT_BYTES = 31 * 2**20
 
@@ -73,10 +78,13 @@ class Embedder:
         tokens = max_batch_tokens or _batch_tokens(files.architecture, self.dtype)
         self.plan = Plan(holdings[0], tokens, MAX_SUPER_TOKENS)
         """Where the weights are, and how many tokens go together."""
+        self._most_tokens = _fitting_tokens(files.architecture, self.dtype)
+        self._is_calibrated = max_batch_tokens is not None
         if memory_bytes is not None:
             cores = torch.get_num_threads()
             given = (files, holdings, self.precision, self.dtype, self.plan)
             self.plan = plan_memory(*given, memory_bytes, cores)
+            self._most_tokens = self.plan.batch_tokens
         rounded = self.precision in ("int8", "packed")
         self.runner = Runner(files, self.dtype, self.device, rounded, self.plan.holding)
 
@@ -239,12 +247,25 @@ class Embedder:
 
     def _tokens_together(self, lengths: Sequence[int]) -> tuple[int, int]:
         """Return a batch's and a super-batch's tokens for texts of these lengths."""
-        total, longest, most = sum(lengths), max(lengths, default=0), self.max_batch_tokens
+        total, longest = sum(lengths), max(lengths, default=0)
+        if total >= _CALIBRATED_FROM_TOKENS and not self._is_calibrated:
+            self._calibrate()
+        most = self.max_batch_tokens
         if self.device.type != "cpu":
             return most, self.plan.super_tokens
         in_step = even_share(total, self.plan.super_tokens, min(longest, most))
         together = total if self.runner.is_resident else min(total, in_step)
         return even_tokens(together, longest, most, torch.get_num_threads()), in_step
+
+    def _calibrate(self) -> None:
+        """Take the number of tokens in a batch that is fastest on this machine."""
+        self._is_calibrated = True
+        if self.runner.is_resident and self.device.type == "cpu":
+            fitting = [n for n in _CANDIDATES if n <= self._most_tokens]
+            tokens = calibrated_tokens(
+                self.runner, self.files.architecture, self.precision, fitting or [256]
+            )
+            self.plan = replace(self.plan, batch_tokens=tokens)
 
     def pooled(
         self, token_ids: Sequence[Sequence[int]], between_layers: Callable[[], None] | None = None
@@ -346,14 +367,18 @@ def load(
 
 
 def _batch_tokens(shape: Architecture, dtype: torch.dtype) -> int:
-    """Return how many tokens go through a layer together.
+    """Return a batch's tokens until they are measured on this machine."""
+    return min(MAX_BATCH_TOKENS[dtype], _fitting_tokens(shape, dtype))
 
-    For wide models fewer than ``MAX_BATCH_TOKENS``: a batch's queries, keys and values must stay
-    under the 32 MiB above which malloc gives every block back to the kernel.
+
+def _fitting_tokens(shape: Architecture, dtype: torch.dtype) -> int:
+    """Return the most tokens of a batch that is fast.
+
+    A batch's queries, keys and values must stay under the 32 MiB above which malloc gives every
+    block back to the kernel.
     """
     width = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
-    fitting = _MAX_KEPT_BYTES // (width * dtype.itemsize)
-    return min(MAX_BATCH_TOKENS[dtype], max(256, fitting // 256 * 256))
+    return max(256, _MAX_KEPT_BYTES // (width * dtype.itemsize) // 256 * 256)
 
 
 def _options(dimensions: int | None, truncate: Truncate, on_empty: OnEmpty) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Packed tokens through all layers of a model."""
 
 import copy
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -120,6 +121,17 @@ class Runner:
                 # One at a time and given up at once: all of them finished would be as much again.
                 finished = self.network.finish(states.pop(0))
             yield then(finished, packed)
+
+    def time_layer(self, batches: Sequence[Packed]) -> float:
+        """Return the seconds that the first layer takes for batches, side by side."""
+        network = self.network
+        with torch.inference_mode():
+            contexts = [network.context(packed) for packed in batches]
+            states = [network.embed(packed) for packed in batches]
+            block = partial(network.block, layer=next(network.source.layers()))
+            start = time.perf_counter()
+            self._side_by_side(block, states, contexts)
+            return time.perf_counter() - start
 
     @property
     def can_vary_attention(self) -> bool:
