@@ -156,7 +156,9 @@ def _print(rows: Sequence[Row], found: "Clustering") -> None:
     for number, (size, shown) in enumerate(zip(found.sizes, found.representatives, strict=True)):
         console.print(f"[bold]cluster {number}[/], {size:,} texts")
         for place in shown:
-            console.print(Text(f"  {rows[place].id}  {rows[place].text}"), no_wrap=True)
+            text = " ".join(rows[place].text.split())
+            line = Text(f"  {rows[place].id}  {text}", no_wrap=True, overflow="ellipsis")
+            console.print(line)
     alone = sum(cluster < 0 for cluster in found.clusters)
     if alone:
         console.print(f"{alone:,} texts belong to no cluster")

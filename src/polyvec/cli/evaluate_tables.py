@@ -23,6 +23,8 @@ def print_results(results: list["ModelResult"], comparison: Comparison) -> None:
     counts = results[0].counts
     console.print(f"{counts['queries']:,} queries, {counts['documents']:,} documents\n")
     console.print(_score_table(results))
+    if len(results[0].metrics) > 1:
+        console.print(_other_scores(results))
     if len(results) > 1:
         console.print(_difference_table(results, comparison))
     if results[0].languages:
@@ -33,38 +35,50 @@ def print_results(results: list["ModelResult"], comparison: Comparison) -> None:
 
 
 def _score_table(results: list["ModelResult"]) -> Table:
-    first, *rest = results[0].metrics
-    table = Table("model", f"{first} (95% interval)", *rest, box=None, padding=(0, 2, 0, 0))
+    first = results[0].metrics[0]
+    table = _table("model", first, "95% interval")
     for result in results:
         main = result.scores[first]
+        interval = f"{main['low']:.3f} to {main['high']:.3f}"
+        table.add_row(Text(result.model), f"{main['mean']:.3f}", interval)
+    return table
+
+
+def _other_scores(results: list["ModelResult"]) -> Table:
+    rest = results[0].metrics[1:]
+    table = _table("\nmodel", *(f"\n{name}" for name in rest))
+    for result in results:
         cells = [f"{result.scores[name]['mean']:.3f}" for name in rest]
-        interval = f"{main['mean']:.3f} ({main['low']:.3f} to {main['high']:.3f})"
-        table.add_row(Text(result.model), interval, *cells)
+        table.add_row(Text(result.model), *cells)
     return table
 
 
 def _difference_table(results: list["ModelResult"], comparison: Comparison) -> Table:
     metric = results[0].metrics[0]
-    table = Table(
-        escape(f"\n{metric}, against {results[0].model}"),
-        "\ndifference (95% interval)",
-        "\np (Holm)",
-        "\n",
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
+    first = escape(f"\n{metric}, against {results[0].model}")
+    table = _table(first, "\ndifference", "\n95% interval", "\np (Holm)", "\n")
     for model, row in comparison[metric].items():
         sure = row["p_holm"] < _SIGNIFICANT_P
         word = ("better" if row["difference"] > 0 else "worse") if sure else "may be chance"
-        interval = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
-        table.add_row(Text(model), interval, f"{row['p_holm']:.4f}", word)
+        interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
+        cells = (f"{row['difference']:+.3f}", interval, f"{row['p_holm']:.4f}", word)
+        table.add_row(Text(model), *cells)
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    """Return a table whose first column gives way where the terminal is narrow, not its numbers."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, no_wrap=not name.startswith("\n "), overflow="fold")
     return table
 
 
 def _language_table(results: list["ModelResult"]) -> Table:
     metric = results[0].metrics[0]
-    names = [escape(f"\n{result.model}") for result in results]
-    table = Table(f"\n{metric} by language", "\nqueries", *names, box=None, padding=(0, 2, 0, 0))
+    names = [escape(f"\n {result.model}") for result in results]
+    table = _table(f"\n{metric} by language", "\nqueries", *names)
     for language, first in results[0].languages.items():
         cells = [f"{result.languages[language][metric]['mean']:.3f}" for result in results]
         table.add_row(Text(language), f"{first['queries']['count']:.0f}", *cells)
@@ -75,7 +89,7 @@ def _dimension_table(results: list["ModelResult"]) -> Table:
     metric = results[0].metrics[0]
     sizes = sorted({int(size) for result in results for size in result.dimensions})
     heads = [f"\n{size}" for size in sizes]
-    table = Table(f"\n{metric} by dimension", *heads, box=None, padding=(0, 2, 0, 0))
+    table = _table(f"\n{metric} by dimension", *heads)
     for result in results:
         cells = [f"{result.dimensions[str(size)][metric]:.3f}" for size in sizes]
         table.add_row(Text(result.model), *cells)
@@ -87,12 +101,11 @@ def _print_failures(result: "ModelResult") -> None:
     if result.worst:
         console.print(Text(f"\nWorst queries of {result.model}"))
     for failure in result.worst[:_SHOWN_FAILURES]:
-        console.print(Text(f"- {failure['query']}  {failure['text']}"))
-        wanted = failure["wanted"][0]
+        wanted, found = failure["wanted"][0], failure["found"][:1]
         rank = "not found" if wanted["rank"] is None else f"rank {wanted['rank']}"
-        console.print(Text(f"    wanted ({rank}): {wanted['id']}  {wanted['text']}"))
-        if failure["found"]:
-            found = failure["found"][0]
-            console.print(
-                Text(f"    found first ({found['cosine']:.3f}): {found['id']}  {found['text']}")
-            )
+        lines = [f"- {failure['query']}  {failure['text']}"]
+        lines += [f"    wanted ({rank}): {wanted['id']}  {wanted['text']}"]
+        lines += [f"    found first ({x['cosine']:.3f}): {x['id']}  {x['text']}" for x in found]
+        for line in lines:
+            indent = line[: len(line) - len(line.lstrip())]
+            console.print(Text(indent + " ".join(line.split()), no_wrap=True, overflow="ellipsis"))

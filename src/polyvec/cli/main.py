@@ -18,6 +18,7 @@ from polyvec.cli import (
     mine,
     models,
     rank,
+    report,
     serve,
     similarity,
     train,
@@ -44,6 +45,7 @@ app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("serve")(serve.serve)
 app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
 app.command("rank")(rank.rank)
 app.add_typer(classify.app, name="classify")
 app.command("cluster")(cluster.cluster)

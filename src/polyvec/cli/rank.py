@@ -145,5 +145,7 @@ def _print(best: Scored, query: str, as_json: bool) -> None:
     table.add_column()
     table.add_column()
     for place, (row, similarity) in enumerate(best, 1):
-        table.add_row(f"{place}", f"{similarity:.3f}", Text(str(row.id)), Text(row.text))
+        table.add_row(
+            f"{place}", f"{similarity:.3f}", Text(str(row.id)), Text(" ".join(row.text.split()))
+        )
     results_console().print(table)

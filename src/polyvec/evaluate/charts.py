@@ -43,14 +43,14 @@ def scatter(
 
 
 def mark(number: int, x: float = 7, y: float = 7) -> str:
-    """Return the shape of a series: each colour comes with several."""
+    """Return the shape of a series: neighbours differ in shape too, so that both can be seen."""
     colour = f'class="s{number % COLOURS}"'
     shapes = (
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" {colour}/>',
         f'<path d="M{x:.1f} {y - 6:.1f}l6 10h-12z" {colour}/>',
         f'<rect x="{x - 4.5:.1f}" y="{y - 4.5:.1f}" width="9" height="9" {colour}/>',
     )
-    return shapes[number // COLOURS % len(shapes)]
+    return shapes[(number + number // COLOURS) % len(shapes)]
 
 
 _Scale = Callable[[float], float]

@@ -8,16 +8,10 @@ from polyvec.evaluate.charts import Series, mark, scatter, short
 from polyvec.evaluate.compare import compare
 from polyvec.evaluate.page import heat_cell, page, table
 from polyvec.evaluate.results import ModelResult
-from polyvec.evaluate.summary import Row, question_names, rows_of
+from polyvec.evaluate.summary import COSTS, PRECISIONS, Row, question_names, rows_of
 from polyvec.evaluate.task_results import TaskResults
 
 _SIGNIFICANT_P = 0.05
-_COSTS = (
-    ("parameters", "Size", "parameters"),
-    ("size_bytes", "Bytes", "bytes of the weight files"),
-    ("texts_per_s", "Speed", "texts embedded a second"),
-)
-_PRECISIONS = ("fp32", "bf16", "int8")
 
 
 def report_of(results: Sequence[ModelResult], tasks: Sequence[TaskResults] = ()) -> str:
@@ -92,12 +86,18 @@ def _differences(group: list[ModelResult]) -> str:
         verdict = (
             f'<td class="n {tone}">{word}</td>' if sure else '<td class="n">may be chance</td>'
         )
-        interval = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+        interval = f"{_signed(row['low'])} to {_signed(row['high'])}"
         rows.append(
-            [model, f"{100 * row['difference']:+.1f} ({interval})", f"{row['p_holm']:.4f}", verdict]
+            [model, f"{_signed(row['difference'])} ({interval})", f"{row['p_holm']:.4f}", verdict]
         )
-    heads = ["model", f"{metric} minus {group[0].model}'s", "p (Holm)", "verdict"]
+    heads = ["model", f"{metric}, difference", "p (Holm)", "verdict"]
     return f"<h3>Against {escape(group[0].model)}</h3>{table(heads, rows)}"
+
+
+def _signed(score: float) -> str:
+    """Write a difference times 100; one that rounds to nothing has no sign."""
+    words = f"{100 * score:+.1f}"
+    return "0.0" if float(words) == 0 else words
 
 
 def _languages(rows: Sequence[Row]) -> str:
@@ -117,7 +117,7 @@ def _languages(rows: Sequence[Row]) -> str:
 
 def _charts(rows: Sequence[Row]) -> str:
     figures = [_by_dimension(rows), _by_precision(rows)]
-    figures += [_against(rows, *cost) for cost in _COSTS]
+    figures += [_against(rows, *cost) for cost in COSTS]
     drawn = "".join(figure for figure in figures if figure)
     if not drawn:
         return ""
@@ -154,13 +154,13 @@ def _by_precision(rows: Sequence[Row]) -> str:
     series = [
         Series(
             row.model,
-            [(float(_PRECISIONS.index(row.about["precision"])), row.quality)]
-            if row.about.get("precision") in _PRECISIONS
+            [(float(PRECISIONS.index(row.about["precision"])), row.quality)]
+            if row.about.get("precision") in PRECISIONS
             else [],
         )
         for row in rows
     ]
-    return _figure("Precision", series, "precision of products", _PRECISIONS)
+    return _figure("Precision", series, "precision of products", PRECISIONS)
 
 
 def _against(rows: Sequence[Row], fact: str, title: str, words: str) -> str:

@@ -9,6 +9,14 @@ import numpy as np
 from polyvec.evaluate.results import ModelResult
 from polyvec.evaluate.task_results import TaskResults
 
+COSTS = (
+    ("parameters", "Size", "parameters"),
+    ("size_bytes", "Bytes", "bytes of the weight files"),
+    ("texts_per_s", "Speed", "texts embedded a second"),
+)
+"""Facts about models that quality is drawn against: name, title, words."""
+PRECISIONS = ("fp32", "bf16", "int8")
+
 
 @dataclass
 class Row:

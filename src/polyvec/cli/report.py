@@ -1,0 +1,56 @@
+"""``polyvec report``: results of evaluations as one page, and as pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyvec.cli.options import MESSAGES
+from polyvec.errors import InputError
+
+
+def report(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Results of 'polyvec evaluate': .result.json files, folders of them, or folders "
+            "in mteb's own layout (model/revision/Task.json)."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The page to write (.html).")
+    ] = Path("report.html"),
+    png: Annotated[
+        Path | None,
+        typer.Option("--png", help="Also a folder for the charts as PNG.", show_default=False),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", help="The model that others are compared with."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing page.")] = False,
+) -> None:
+    """Make a page of results: models by task type, languages, costs, the worst queries.
+
+    The page needs nothing else, no network and no script, and may be mailed as it is.
+
+    Examples:
+
+    - `polyvec report evaluation -o report.html`
+    - `polyvec report evaluation mteb-results --png charts`
+    """
+    from polyvec.evaluate.gather import gather
+    from polyvec.evaluate.mmteb_instructions import published_types
+    from polyvec.evaluate.pictures import write_pictures
+    from polyvec.evaluate.report import report_of
+    from polyvec.evaluate.results import write_file
+    from polyvec.evaluate.summary import rows_of
+
+    if output.exists() and not force:
+        raise InputError(f"{output} exists already; use --force to replace it, or another name.")
+    found = gather(results, published_types(), baseline)
+    write_file(output, report_of(found.results, found.tasks).encode())
+    MESSAGES.print(f"[dim]Report: {output}[/]")
+    if png is not None:
+        pictures = write_pictures(png, rows_of(found.results, found.tasks))
+        MESSAGES.print(f"[dim]Pictures: {', '.join(map(str, pictures))}[/]")
