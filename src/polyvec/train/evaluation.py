@@ -68,17 +68,29 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the metric of each source, and under ``mean`` the mean of them."""
     _, cutoff = parse_metric(metric)
+    rows = _rows(held_out)
+    vectors_ND = unit(embed(network, reader, list(rows), max_tokens, ranks))
     found = {}
     for part in held_out:
-        queries_QD = embed(network, reader, part.queries, max_tokens, ranks)
-        documents_ND = embed(network, reader, part.documents, max_tokens, ranks)
-        rows, _ = nearest(unit(queries_QD), unit(documents_ND), cutoff)
+        queries_QD, documents_ND = (
+            vectors_ND[[rows[text] for text in texts]] for texts in (part.queries, part.documents)
+        )
+        ranked, _ = nearest(queries_QD, documents_ND, cutoff)
         scores = [
             query_metrics([str(row) for row in ranking], relevance, (metric,))[metric]
-            for ranking, relevance in zip(rows.tolist(), part.relevant, strict=True)
+            for ranking, relevance in zip(ranked.tolist(), part.relevant, strict=True)
         ]
         found[part.name] = float(np.mean(scores))
     return {**found, "mean": float(np.mean(list(found.values())))}
+
+
+def _rows(held_out: Sequence[HeldOut]) -> dict[Text, int]:
+    """Number every text once: sources may share their documents."""
+    rows: dict[Text, int] = {}
+    for part in held_out:
+        for text in (*part.queries, *part.documents):
+            rows.setdefault(text, len(rows))
+    return rows
 
 
 def embed(
