@@ -40,5 +40,5 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
-	@$(PIP) install --editable '.[serve,otel]' --requirement requirements-dev.txt
+	@$(PIP) install --editable '.[serve,otel,evaluate]' --requirement requirements-dev.txt
 	@touch $@

@@ -1,6 +1,6 @@
 """``polyvec evaluate``: which model answers a person's own question best?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from polyvec.cli.benchmark import BenchmarkOptions, run_benchmarks
 from polyvec.cli.evaluate_tables import Comparison, print_results
 from polyvec.cli.options import (
     MESSAGES,
@@ -21,12 +22,14 @@ from polyvec.errors import InputError
 from polyvec.hub import cache_folder
 
 if TYPE_CHECKING:
+    from polyvec.engine.peers import Peer
     from polyvec.evaluate.collection import Collection
     from polyvec.evaluate.question import Question
     from polyvec.evaluate.results import ModelResult
-    from polyvec.evaluate.several import Outcome
+    from polyvec.evaluate.several import Candidate, Outcome
 
 _COLLECTION, _JUDGING, _KEEPING, _MODEL = "Collection", "Judging", "Results", "Model"
+_BENCHMARK = "Benchmark"
 
 
 def evaluate(
@@ -151,8 +154,38 @@ def evaluate(
         ),
     ] = None,
     instruction: InstructionOption = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            "--benchmark",
+            "-b",
+            help="A benchmark of mteb's by its name instead of a collection, or `offline`: real "
+            "texts from Debian's packages, without any hub.",
+            show_default=False,
+            rich_help_panel=_BENCHMARK,
+        ),
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            help="Only this task of it; several times.",
+            show_default=False,
+            rich_help_panel=_BENCHMARK,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only say what it costs: texts, tokens, hours here and elsewhere.",
+            rich_help_panel=_BENCHMARK,
+        ),
+    ] = False,
 ) -> None:
-    """Judge models on a collection of your own: queries, documents, and which answers which.
+    """Judge models on a collection of your own, or on a benchmark's tasks.
+
+    A collection is queries, documents, and which answers which.
 
     Every query searches all documents exactly, by cosine. Means come with 95% bootstrap
     intervals, differences to the first model with a paired interval and a paired randomization
@@ -163,19 +196,43 @@ def evaluate(
     - `polyvec evaluate default st:./minilm -q q.jsonl -c c.jsonl -r qrels.tsv --html report.html`
     - `polyvec evaluate ./model --beir ./nfcorpus --dimensions 64 --dimensions 256`
     - `polyvec evaluate ./model "http://127.0.0.1:11434?model=m" --beir ./set --query-prefix "q: "`
+    - `polyvec evaluate default --benchmark offline`
+    - `polyvec evaluate ./model --benchmark "MTEB(Multilingual, v2)" --dry-run`
 
     A run that was interrupted goes on where it stopped: give the same command again.
     """
     from polyvec.evaluate.several import Places, candidates  # these bring torch
 
     wanted = candidates(models, precision or ["auto"])
+    options = {"device": device, "max_tokens": max_tokens}
+    options |= {"query_prefix": query_prefix, "document_prefix": document_prefix}
+    if benchmark is not None:
+        _refuse_collection(queries, corpus, qrels, beir, metrics, dimensions, instruction, html)
+        vectors = cache or cache_folder() / "vectors"
+        asked = BenchmarkOptions(benchmark, tasks or (), output, vectors, dry_run, as_json)
+        run_benchmarks([_opener(candidate, options) for candidate in wanted], asked)
+        return
+    if tasks or dry_run:
+        raise InputError("--task and --dry-run are of a benchmark: name it with --benchmark.")
     collection = _read(_files(queries, corpus, qrels, beir, split), missing)
     question = _question(metrics, dimensions, instruction, skip_same_id, seed)
     places = Places(output, cache or cache_folder() / "vectors", restart)
-    options = {"device": device, "max_tokens": max_tokens}
-    options |= {"query_prefix": query_prefix, "document_prefix": document_prefix}
     outcomes = _run(wanted, collection, question, places, options)
     _finish(outcomes, output, html, as_json)
+
+
+def _refuse_collection(*given: object) -> None:
+    if any(option for option in given):
+        raise InputError(
+            "--benchmark brings its own texts, instructions and scores: leave out --queries, "
+            "--corpus, --qrels, --beir, --metric, --dimensions, --instruction and --html."
+        )
+
+
+def _opener(candidate: "Candidate", options: dict[str, Any]) -> Callable[[], "Peer"]:
+    from polyvec.engine.peers import open_peer
+
+    return lambda: open_peer(candidate.model, precision=candidate.precision, **options)
 
 
 def _files(

@@ -14,6 +14,7 @@ from polyvec.cli import (
     embed,
     evaluate,
     export,
+    leaderboard,
     merge,
     mine,
     models,
@@ -45,6 +46,7 @@ app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("serve")(serve.serve)
 app.command("evaluate")(evaluate.evaluate)
+app.command("leaderboard")(leaderboard.leaderboard)
 app.command("report")(report.report)
 app.command("rank")(rank.rank)
 app.add_typer(classify.app, name="classify")

@@ -1,12 +1,12 @@
 """Results in mteb's own format, as any run of mteb leaves them in a folder."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from polyvec.errors import InputError
 
@@ -58,8 +58,8 @@ def read_task_results(folder: Path, types: Mapping[str, str] | None = None) -> l
 
 def _json(path: Path) -> Any:  # noqa: ANN401 (any JSON)
     try:
-        return orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
+        return json.loads(path.read_bytes())  # mteb writes NaN, which orjson refuses
+    except (OSError, ValueError) as error:
         raise InputError(f"The result {path} cannot be read: {error}.") from error
 
 
