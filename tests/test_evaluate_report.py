@@ -18,7 +18,7 @@ from polyvec.evaluate.pictures import write_pictures
 from polyvec.evaluate.question import Question, evaluate_model
 from polyvec.evaluate.report import report_of
 from polyvec.evaluate.results import ModelResult, result_file, write_result
-from polyvec.evaluate.summary import rows_of
+from polyvec.evaluate.summary import groups_of, rows_of
 from polyvec.evaluate.task_results import TaskResults, read_task_results
 from tests.command import Command
 from tests.encoders import WordCounts
@@ -135,8 +135,14 @@ def test_both_kinds_of_results_on_one_page(tmp_path: Path, mteb_folder: Path) ->
     assert set(row.by_type) == {
         "Your question (ndcg@3)", "Retrieval", "Classification", "Clustering",
     }  # fmt: skip
-    both = words_of(report_of([own], [*tasks, TaskResults("b", "r", {"T": 0.1}, {"T": "STS"})]))
-    assert "A mean over fewer types is not comparable" in both
+    other = TaskResults("b", "r", {"T": 0.1, "U": 0.3}, {"T": "STS", "U": "Retrieval"})
+    rows = rows_of([own], [*tasks, other])
+    question, types = groups_of(rows)
+    assert (question.score(rows[0]), question.score(rows[1])) == (row.by_type[question.title], None)
+    assert types.types == ("Retrieval",)  # what both were asked
+    assert [types.score(row) for row in rows] == pytest.approx([0.6, 0.3])
+    words = words_of(report_of([own], [*tasks, other]))
+    assert "models without a score for every type have no mean" in words
 
 
 def test_different_collections_are_kept_apart(tmp_path: Path) -> None:

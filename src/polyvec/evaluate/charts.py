@@ -85,7 +85,7 @@ def _names(labels: Sequence[str]) -> tuple[_Scale, list[tuple[float, str]]]:
 def _linear(values: Sequence[float]) -> tuple[_Scale, list[float]]:
     low, high = min(values), max(values)
     margin = max((high - low) * 0.15, 0.01)
-    low, high = max(0.0, low - margin), min(1.0, high + margin)
+    low, high = max(min(0.0, low), low - margin), min(1.0, high + margin)
     rough = (high - low) / _TICKS
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough)

@@ -15,15 +15,16 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; background: var(--paper); color: var(--ink);
   max-width: 70rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.4rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
-h3 { font-size: 1rem; margin: 0 0 .3rem; } .wide + h3 { margin-top: 1.2rem; } p { margin: .4rem 0; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; } h4 { font-size: .95rem; margin: 0 0 .3rem; }
+p { margin: .4rem 0; }
 .soft { color: var(--soft); font-size: .9rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .7rem; border-bottom: 1px solid var(--line);
   vertical-align: bottom; }
 th { font-size: .9rem; } th:first-child, td:first-child { position: sticky; left: 0;
-  background: var(--paper); min-width: 7rem; max-width: 14rem; overflow-wrap: anywhere; }
-@media (max-width: 40rem) { th:first-child, td:first-child { max-width: 8.5rem; }
+  background: var(--paper); min-width: 9rem; max-width: 14rem; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { th:first-child, td:first-child { min-width: 7rem; max-width: 8.5rem; }
   th, td { padding: .3rem .45rem; } body { padding: .7rem; } }
 td.n, th.n { text-align: right; } td.n { white-space: nowrap; } .best { font-weight: 700; }
 .heat td.n { text-align: center; min-width: 4rem; border-color: var(--paper); }

@@ -1,6 +1,7 @@
 """The report's charts as PNG files, for slides and papers, by matplotlib."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import numpy as np
 
 from polyvec.errors import MissingExtraError
 from polyvec.evaluate.charts import short
-from polyvec.evaluate.summary import COSTS, PRECISIONS, Row
+from polyvec.evaluate.summary import COSTS, PRECISIONS, Group, Row, groups_of
 
 _INCHES, _DOTS = (6.4, 4.4), 160
 _MARKERS = "o^s"
+
+
+_Draw = Callable[[Any], bool]
 
 
 def write_pictures(folder: Path, rows: Sequence[Row]) -> list[Path]:
@@ -20,29 +24,28 @@ def write_pictures(folder: Path, rows: Sequence[Row]) -> list[Path]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figures: dict[str, Callable[[Any, Sequence[Row]], bool]] = {
-        "types": _types,
-        "languages": _languages,
-        "dimension": _dimension,
-        "precision": _precision,
-        **{name: _cost(fact, words) for fact, name, words in COSTS},
+    figures: dict[str, _Draw] = {
+        "types": partial(_types, rows),
+        "languages": partial(_languages, rows),
     }
+    for number, group in enumerate(groups_of(rows)):
+        mark = f"-{number + 1}" if number else ""
+        figures[f"dimension{mark}"] = partial(_dimension, group)
+        figures[f"precision{mark}"] = partial(_precision, group)
+        for fact, name, words in COSTS:
+            figures[f"{name.lower()}{mark}"] = partial(_cost, group, fact, words)
     folder.mkdir(parents=True, exist_ok=True)
-    return [
-        path
-        for name, draw in figures.items()
-        if (path := folder / f"{name.lower()}.png") and _drawn(path, draw, rows)
-    ]
+    paths = {folder / f"{name}.png": draw for name, draw in figures.items()}
+    return [path for path, draw in paths.items() if _drawn(path, draw)]
 
 
-def _drawn(path: Path, draw: Callable[[Any, Sequence[Row]], bool], rows: Sequence[Row]) -> bool:
+def _drawn(path: Path, draw: _Draw) -> bool:
     figure = _figure_class()(figsize=_INCHES, dpi=_DOTS, layout="constrained")
-    axes = figure.subplots()
-    if not draw(axes, rows):
+    if not draw(figure.subplots()):
         return False
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    unfinished = path.with_name(f".{path.name}")
+    figure.savefig(unfinished, format="png")
+    unfinished.replace(path)
     return True
 
 
@@ -56,7 +59,7 @@ def _figure_class() -> Any:  # noqa: ANN401 (optional)
     return Figure
 
 
-def _types(axes: Any, rows: Sequence[Row]) -> bool:  # noqa: ANN401 (optional library)
+def _types(rows: Sequence[Row], axes: Any) -> bool:  # noqa: ANN401 (optional library)
     types = list(dict.fromkeys(kind for row in rows for kind in row.by_type))
     places, height = np.arange(len(types)), 0.8 / len(rows)
     for number, row in enumerate(rows):
@@ -69,7 +72,7 @@ def _types(axes: Any, rows: Sequence[Row]) -> bool:  # noqa: ANN401 (optional li
     return True
 
 
-def _languages(axes: Any, rows: Sequence[Row]) -> bool:  # noqa: ANN401
+def _languages(rows: Sequence[Row], axes: Any) -> bool:  # noqa: ANN401
     spoken = [row for row in rows if row.by_language]
     names = sorted({language for row in spoken for language in row.by_language})
     if len(names) < 2:
@@ -82,46 +85,52 @@ def _languages(axes: Any, rows: Sequence[Row]) -> bool:  # noqa: ANN401
     return True
 
 
-def _dimension(axes: Any, rows: Sequence[Row]) -> bool:  # noqa: ANN401
-    drawn = [(n, row) for n, row in enumerate(rows) if len(row.by_dimension) > 1]
-    for number, row in drawn:
-        sizes = sorted(row.by_dimension)
-        scores = [100 * row.by_dimension[size] for size in sizes]
-        axes.plot(sizes, scores, marker=_marker(number), label=row.model, color=f"C{number}")
-    return bool(drawn) and _labelled(axes, "numbers kept of a vector", True)
+def _dimension(group: Group, axes: Any) -> bool:  # noqa: ANN401
+    curves = [sorted(group.curve(row).items()) for row in group.rows]
+    for number, (row, curve) in enumerate(zip(group.rows, curves, strict=True)):
+        sizes, scores = [size for size, _ in curve], [100 * score for _, score in curve]
+        if curve:
+            style = {"marker": _marker(number), "color": f"C{number}"}
+            axes.plot(sizes, scores, label=row.model, **style)
+    enough = sum(map(len, curves)) > 1
+    return enough and _labelled(axes, group, "numbers kept of a vector", True)
 
 
-def _precision(axes: Any, rows: Sequence[Row]) -> bool:  # noqa: ANN401
-    known = [(n, row) for n, row in enumerate(rows) if row.about.get("precision") in PRECISIONS]
-    for number, row in known:
-        place = PRECISIONS.index(row.about["precision"])
-        _point(axes, number, row, place)
+def _precision(group: Group, axes: Any) -> bool:  # noqa: ANN401
+    places = [
+        float(PRECISIONS.index(row.about["precision"]))
+        if row.about.get("precision") in PRECISIONS
+        else None
+        for row in group.rows
+    ]
     axes.set_xticks(range(len(PRECISIONS)), PRECISIONS)
-    return len(known) > 1 and _labelled(axes, "precision of products", False)
+    enough = _scattered(group, places, axes)
+    return enough and _labelled(axes, group, "precision of products", False)
 
 
-def _cost(fact: str, words: str) -> Callable[[Any, Sequence[Row]], bool]:
-    def draw(axes: Any, rows: Sequence[Row]) -> bool:  # noqa: ANN401
-        known = [(n, row, x) for n, row in enumerate(rows) if (x := row.number(fact)) is not None]
-        for number, row, x in known:
-            _point(axes, number, row, x)
-        return len(known) > 1 and _labelled(axes, words, True)
-
-    return draw
+def _cost(group: Group, fact: str, words: str, axes: Any) -> bool:  # noqa: ANN401
+    enough = _scattered(group, [row.number(fact) for row in group.rows], axes)
+    return enough and _labelled(axes, group, words, True)
 
 
-def _point(axes: Any, number: int, row: Row, x: float) -> None:  # noqa: ANN401
-    style = {"marker": _marker(number), "color": f"C{number}", "alpha": 0.75, "s": 60}
-    axes.scatter([x], [100 * row.quality], label=row.model, **style)
+def _scattered(group: Group, places: Sequence[float | None], axes: Any) -> bool:  # noqa: ANN401
+    drawn = 0
+    for number, (row, x) in enumerate(zip(group.rows, places, strict=True)):
+        score = group.score(row)
+        if x is not None and score is not None:
+            style = {"marker": _marker(number), "color": f"C{number}", "alpha": 0.75, "s": 60}
+            axes.scatter([x], [100 * score], label=row.model, **style)
+            drawn += 1
+    return drawn > 1
 
 
-def _labelled(axes: Any, x_title: str, logarithmic: bool) -> bool:  # noqa: ANN401
+def _labelled(axes: Any, group: Group, x_title: str, logarithmic: bool) -> bool:  # noqa: ANN401
     if logarithmic:
         axes.set_xscale("log")
         for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
             formatter(_tick)
     axes.set_xlabel(x_title)
-    axes.set_ylabel("score")
+    axes.set_ylabel(group.title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return True

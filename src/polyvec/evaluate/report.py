@@ -8,7 +8,15 @@ from polyvec.evaluate.charts import Series, mark, scatter, short
 from polyvec.evaluate.compare import compare
 from polyvec.evaluate.page import heat_cell, page, table
 from polyvec.evaluate.results import ModelResult
-from polyvec.evaluate.summary import COSTS, PRECISIONS, Row, question_names, rows_of
+from polyvec.evaluate.summary import (
+    COSTS,
+    PRECISIONS,
+    Group,
+    Row,
+    groups_of,
+    question_names,
+    rows_of,
+)
 from polyvec.evaluate.task_results import TaskResults
 
 _SIGNIFICANT_P = 0.05
@@ -25,19 +33,21 @@ def report_of(results: Sequence[ModelResult], tasks: Sequence[TaskResults] = ())
 
 def _types(rows: Sequence[Row]) -> str:
     types = list(dict.fromkeys(kind for row in rows for kind in row.by_type))
+    if len(types) == 1:
+        cells = [[row.model, _percent(row.by_type[types[0]])] for row in rows]
+        return "<h2>Models</h2>" + table(["model", types[0]], cells, best=True)
+    whole = Group("", tuple(types), list(rows))
     heads = [f"{kind} ({_tasks(rows, kind)})" if _tasks(rows, kind) > 1 else kind for kind in types]
     cells = [
-        [row.model, f"{100 * row.quality:.1f}", *(_percent(row.by_type.get(k)) for k in types)]
-        for row in sorted(rows, key=lambda row: -row.quality)
+        [row.model, _percent(whole.score(row)), *(_percent(row.by_type.get(k)) for k in types)]
+        for row in sorted(rows, key=lambda row: -(whole.score(row) or 0.0))
     ]
-    if len(types) == 1:
-        heads, cells = heads[:0], [row[:2] for row in cells]
-        return "<h2>Models</h2>" + table(["model", types[0]], cells, best=True)
-    incomplete = any(kind not in row.by_type for row in rows for kind in types)
-    note = "<p class=soft>A mean over fewer types is not comparable with one over more.</p>"
-    words = "<p class=soft>In brackets: number of tasks. All scores are times 100.</p>"
+    note = (
+        "<p class=soft>In brackets: number of tasks. Scores are times 100; models without a score "
+        "for every type have no mean.</p>"
+    )
     head = ["model", "mean of types", *heads]
-    return f"<h2>Models by task type</h2>{table(head, cells, best=True)}{words}{note * incomplete}"
+    return f"<h2>Models by task type</h2>{table(head, cells, best=True)}{note}"
 
 
 def _tasks(rows: Sequence[Row], kind: str) -> int:
@@ -116,61 +126,64 @@ def _languages(rows: Sequence[Row]) -> str:
 
 
 def _charts(rows: Sequence[Row]) -> str:
-    figures = [_by_dimension(rows), _by_precision(rows)]
-    figures += [_against(rows, *cost) for cost in COSTS]
-    drawn = "".join(figure for figure in figures if figure)
-    if not drawn:
-        return ""
+    groups = [(group, _group_charts(group)) for group in groups_of(rows)]
+    drawn = "".join(
+        f'<h3>{escape(group.title)}</h3><div class="charts">{charts}</div>'
+        for group, charts in groups
+        if charts
+    )
     legend = "".join(
         f'<li><svg viewBox="0 0 14 14" aria-hidden="true">{mark(n)}</svg>{escape(row.model)}</li>'
         for n, row in enumerate(rows)
     )
-    return (
-        f'<h2>Quality and what it costs</h2><ul class="legend">{legend}</ul>'
-        f'<div class="charts">{drawn}</div>'
-    )
+    if not drawn:
+        return ""
+    return f'<h2>Quality and what it costs</h2><ul class="legend">{legend}</ul>{drawn}'
+
+
+def _group_charts(group: Group) -> str:
+    costs = [_against(group, *cost) for cost in COSTS]
+    return "".join([_by_dimension(group), _by_precision(group), *costs])
 
 
 def _figure(
     title: str, series: Sequence[Series], x_title: str, labels: Sequence[str] | None = None
 ) -> str:
-    if sum(bool(one.points) for one in series) + max(len(one.points) for one in series) < 3:
+    if len({point for one in series for point in one.points}) < 2:
         return ""
     chart = scatter(series, x_title, "quality", labels)
-    return f"<figure><h3>{escape(title)}</h3>{chart}</figure>"
+    return f"<figure><h4>{escape(title)}</h4>{chart}</figure>"
 
 
-def _by_dimension(rows: Sequence[Row]) -> str:
+def _by_dimension(group: Group) -> str:
     series = [
-        Series(
-            row.model, [(float(size), score) for size, score in sorted(row.by_dimension.items())]
-        )
-        for row in rows
+        Series(row.model, [(float(size), score) for size, score in group.curve(row).items()])
+        for row in group.rows
     ]
     return _figure("Dimension", series, "numbers kept of a vector")
 
 
-def _by_precision(rows: Sequence[Row]) -> str:
-    series = [
-        Series(
-            row.model,
-            [(float(PRECISIONS.index(row.about["precision"])), row.quality)]
-            if row.about.get("precision") in PRECISIONS
-            else [],
-        )
-        for row in rows
+def _by_precision(group: Group) -> str:
+    places = [
+        float(PRECISIONS.index(row.about["precision"]))
+        if row.about.get("precision") in PRECISIONS
+        else None
+        for row in group.rows
     ]
-    return _figure("Precision", series, "precision of products", PRECISIONS)
+    return _figure("Precision", _points(group, places), "precision of products", PRECISIONS)
 
 
-def _against(rows: Sequence[Row], fact: str, title: str, words: str) -> str:
-    series = [
-        Series(
-            row.model, [] if row.number(fact) is None else [(row.number(fact) or 0, row.quality)]
-        )
-        for row in rows
+def _against(group: Group, fact: str, title: str, words: str) -> str:
+    places = [row.number(fact) for row in group.rows]
+    return _figure(title, _points(group, places), words)
+
+
+def _points(group: Group, places: Sequence[float | None]) -> list[Series]:
+    scores = [group.score(row) for row in group.rows]
+    return [
+        Series(row.model, [] if x is None or y is None else [(x, y)])
+        for row, x, y in zip(group.rows, places, scores, strict=True)
     ]
-    return _figure(title, series, words)
 
 
 def _failures(result: ModelResult) -> str:

@@ -28,18 +28,50 @@ class Row:
     tasks: dict[str, int] = field(default_factory=dict)
     """Number of tasks in each mean."""
     by_language: dict[str, float] = field(default_factory=dict)
-    by_dimension: dict[int, float] = field(default_factory=dict)
+    by_dimension: dict[str, dict[int, float]] = field(default_factory=dict)
+    """For each question the scores of vectors cut to fewer numbers, and of whole ones."""
     about: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def quality(self) -> float:
-        """Return the mean over types."""
-        return float(np.mean(list(self.by_type.values())))
 
     def number(self, name: str) -> float | None:
         """Return a fact as a positive number, or None where it is not known."""
         value = self.about.get(name)
         return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that were asked the same, so that their scores can be compared."""
+
+    title: str
+    types: tuple[str, ...]
+    """What each of them has a score for."""
+    rows: list[Row]
+    """All models, in the order of the legend; those that were asked other things too."""
+
+    def score(self, row: Row) -> float | None:
+        """Return a model's mean over the types, None if it was not asked them."""
+        if any(kind not in row.by_type for kind in self.types):
+            return None
+        return float(np.mean([row.by_type[kind] for kind in self.types]))
+
+    def curve(self, row: Row) -> dict[int, float]:
+        """Return scores by the numbers kept of a vector."""
+        if len(self.types) == 1 and self.types[0] in row.by_dimension:
+            return row.by_dimension[self.types[0]]
+        score, whole = self.score(row), row.number("dimension")
+        return {} if score is None or whole is None else {int(whole): score}
+
+
+def groups_of(rows: Sequence[Row]) -> list[Group]:
+    """Return one group a question, and one of the task types that all models with tasks share."""
+    questions = list(dict.fromkeys(kind for row in rows for kind in row.by_dimension))
+    groups = [Group(question, (question,), list(rows)) for question in questions]
+    judged = [{kind for kind in row.by_type if kind not in questions} for row in rows]
+    shared = set.intersection(*asked) if (asked := [kinds for kinds in judged if kinds]) else set()
+    if shared:
+        title = "Mean of task types" if len(shared) > 1 else next(iter(shared))
+        groups.append(Group(title, tuple(sorted(shared)), list(rows)))
+    return groups
 
 
 def rows_of(results: Sequence[ModelResult], tasks: Sequence[TaskResults] = ()) -> list[Row]:
@@ -69,10 +101,9 @@ def _add_question(row: Row, result: ModelResult, name: str) -> None:
     row.by_type[name], row.tasks[name] = result.scores[metric]["mean"], 1
     for language, scores in result.languages.items():
         row.by_language.setdefault(language, scores[metric]["mean"])
-    row.by_dimension |= {int(size): scores[metric] for size, scores in result.dimensions.items()}
+    curve = {int(size): scores[metric] for size, scores in result.dimensions.items()}
     full = result.about.get("dimension")
-    if isinstance(full, int):
-        row.by_dimension[full] = result.scores[metric]["mean"]
+    row.by_dimension[name] = curve | ({full: row.by_type[name]} if isinstance(full, int) else {})
     row.about |= result.about
 
 
