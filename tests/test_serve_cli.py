@@ -1,5 +1,6 @@
 """``polyvec serve`` as a command: start, check, errors, and a real process that is stopped."""
 
+import errno
 import inspect
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -110,3 +112,54 @@ def test_every_flag_is_a_setting_by_the_same_name() -> None:
     settings = {field.name for field in fields(ServeSettings)}
     assert flags - settings == {"context", "config", "check", "as_json"}
     assert settings <= flags, "every setting has a flag"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="writes to a full disk")
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_server_whose_log_is_on_a_full_disk_serves_on(tiny_folder: Path, log_format: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = str(sock.getsockname()[1])
+    code = "from polyvec.cli.main import run; run()"
+    command = [sys.executable, "-c", code, "serve", f"tiny={tiny_folder}", "--port", port]
+    with (
+        Path("/dev/full").open("w") as full,
+        subprocess.Popen(
+            [*command, "--log-format", log_format, "--host", "0.0.0.0"], stderr=full
+        ) as process,
+    ):
+        try:
+            url = f"http://127.0.0.1:{port}"
+            with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+                while not _answers(client):
+                    assert process.poll() is None, "it ended"
+                    time.sleep(0.1)
+                body = {"model": "tiny", "input": "fox"}
+                for _ in range(200):  # more lines than its buffer holds
+                    assert client.post("/api/embed", json=body).status_code == 200
+                assert client.post("/api/embed", json={}).status_code == 400
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_no_room_for_a_model_is_said_and_ends_the_start(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("POLYVEC_CACHE", str(tmp_path))
+    monkeypatch.setattr("polyvec.hub.tempfile.mkdtemp", full)
+    monkeypatch.setattr("polyvec.hub.tempfile.TemporaryDirectory", full)
+    result = run("serve", "default", "--check", "--port", "0")
+    assert result.code == 1
+    assert f"No room in {tmp_path}" in result.err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -1,5 +1,6 @@
 """``polyvec serve``: an embedding server in four dialects."""
 
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -199,7 +200,7 @@ def _serve(settings: "ServeSettings", as_json: bool) -> None:
     from polyvec.serve.run import is_loopback, serve
 
     if settings.api_key_file is None and not is_loopback(settings.host):
-        MESSAGES.print(
+        _tell(
             f"[bold yellow]warning:[/] {settings.host} can be reached from other machines and no "
             "API key is asked for: everyone there can use this server. Give --api-key-file."
         )
@@ -210,14 +211,20 @@ def _serve(settings: "ServeSettings", as_json: bool) -> None:
             # One line, so that a program which waits for it can read a line.
             typer.echo(orjson.dumps({"url": url, "models": names}))
             return
-        MESSAGES.print(
+        _tell(
             f"Serving {', '.join(names)} at {url} (in a browser: a page to try it; every path: "
             f"{url}/docs)"
         )
         body = f'{{"model": "{names[0]}", "input": "Hello"}}'
-        MESSAGES.print(f"Try: curl {url}/api/embed -d '{body}'", markup=False)
+        _tell(f"Try: curl {url}/api/embed -d '{body}'", markup=False)
 
     serve(settings, on_ready)
+
+
+def _tell(message: str, *, markup: bool = True) -> None:
+    """Print for people. Where nothing can be written (a full disk), the server serves on."""
+    with suppress(OSError):
+        MESSAGES.print(message, markup=markup)
 
 
 def _check(settings: "ServeSettings", as_json: bool) -> None:
