@@ -36,17 +36,17 @@ def _types(rows: Sequence[Row]) -> str:
     if len(types) == 1:
         cells = [[row.model, _percent(row.by_type[types[0]])] for row in rows]
         return "<h2>Models</h2>" + table(["model", types[0]], cells, best=True)
-    whole = Group("", tuple(types), list(rows))
     heads = [f"{kind} ({_tasks(rows, kind)})" if _tasks(rows, kind) > 1 else kind for kind in types]
-    cells = [
-        [row.model, _percent(whole.score(row)), *(_percent(row.by_type.get(k)) for k in types)]
-        for row in sorted(rows, key=lambda row: -(whole.score(row) or 0.0))
-    ]
-    note = (
-        "<p class=soft>In brackets: number of tasks. Scores are times 100; models without a score "
-        "for every type have no mean.</p>"
-    )
-    head = ["model", "mean of types", *heads]
+    cells = [[row.model, *(_percent(row.by_type.get(kind)) for kind in types)] for row in rows]
+    means = [group for group in groups_of(rows) if len(group.types) > 1]
+    for group in means:  # at most one
+        scores = [group.score(row) for row in rows]
+        order = sorted(range(len(rows)), key=lambda n: -(scores[n] or 0.0))
+        cells = [[cells[n][0], _percent(scores[n]), *cells[n][1:]] for n in order]
+    note = "<p class=soft>In brackets: number of tasks. Scores are times 100.</p>"
+    if means:
+        note += "<p class=soft>The mean is over the types that every model with tasks has.</p>"
+    head = ["model", *(group.title.lower() for group in means), *heads]
     return f"<h2>Models by task type</h2>{table(head, cells, best=True)}{note}"
 
 
