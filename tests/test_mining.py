@@ -1,6 +1,7 @@
 """Mining: the nearest documents under the margin, and never one that was dropped."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyvec.data.identity import text_key
+from polyvec.data.mining import approximate as approximating
 from polyvec.data.mining import choose as choosing
 from polyvec.data.mining import plan as planning
 from polyvec.data.mining import run as running
@@ -21,12 +23,12 @@ from polyvec.data.mining import vectors as storing
 from polyvec.data.mining.corpus import Corpus, Document, corpus_of_files, corpus_of_records
 from polyvec.data.mining.margin import thresholds
 from polyvec.data.mining.part import search_part
-from polyvec.data.mining.report import facts, page
+from polyvec.data.mining.report import facts, page, table
 from polyvec.data.mining.run import Mined, mine
 from polyvec.data.mining.search import search
 from polyvec.data.mining.settings import MineSettings
 from polyvec.data.mining.vectors import Reading, VectorStore
-from polyvec.errors import InputError, OutputError, ResumeError
+from polyvec.errors import InputError, MissingExtraError, OutputError, ResumeError
 from polyvec.records.read import read_records
 from polyvec.records.record import Record
 from polyvec.records.write import write_records
@@ -223,7 +225,7 @@ def test_exact_search_equals_sorting_everything(
     dig: Run, teachers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storing, "SHARD_TEXTS", 7)
-    monkeypatch.setattr(storing, "_CALL_TEXTS", 3)
+    monkeypatch.setattr(storing, "_READ_ROWS", 14)
     monkeypatch.setattr(searching, "_QUERIES_A_BLOCK", 4)
     monkeypatch.setattr(choosing, "_QUERIES_A_BLOCK", 3)
     monkeypatch.setattr(planning, "_PART_RECORDS", 6)
@@ -251,6 +253,43 @@ def _cosines(peer: Table, query: str, documents: list[str]) -> Floats:
     vectors = np.array([peer._vector(text) for text in (query, *documents)])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors[1:] @ vectors[0]
+
+
+def test_approximate_search_finds_what_exact_search_finds(
+    dig: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storing, "SHARD_TEXTS", 40)
+    monkeypatch.setattr(approximating, "_QUERIES_A_BLOCK", 7)
+    documents = [f"document {n}" for n in range(200)]
+    records = [Record(f"query {n}", (f"document {n}",)) for n in range(20)]
+    settings = {"negatives": 3, "depth": 30, "margin": "abs", "margin_value": 0.1}
+    exact, counted = dig(records, documents, [Table()], **settings)
+    near, report = dig(records, documents, [Table()], search="approximate", **settings)
+    assert near == exact
+    teacher = report.tally.teachers[0]
+    assert teacher.neighbours_found == teacher.neighbours_checked > 400
+    assert ("  found of what exact search finds", "100.0%") in table(report)
+    assert 0 < teacher.rejected_documents <= counted.tally.teachers[0].rejected_documents
+    monkeypatch.setattr(approximating, "_keep", lambda *_: 1 / 0)
+    again, _ = dig(records, documents, [Table()], search="approximate", **settings)
+    assert again == exact, "the index was kept"
+
+
+def test_approximate_search_never_takes_what_is_excluded_or_too_near(dig: Run) -> None:
+    records = [Record("q", ("pos",), positive_ids=("i90",))]
+    corpus = of(["pos", "Q", *LADDER], ["p", "q", *(f"i{name[1:]}" for name in LADDER)])
+    (record,), _ = dig(records, corpus, [Table(TEACHER)], search="approximate")
+    assert record.negatives == ("d94", "d80", "d40", "d10")
+    settings = {"search": "approximate", "margin_value": 0.3}
+    (record,), mined = dig(records, corpus, [Table(TEACHER)], **settings)
+    assert record.negatives == ("d10",)
+    assert mined.tally.teachers[0].rejected_documents == 5
+
+
+def test_approximate_search_needs_its_library(dig: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'polyvec\[approximate\]'"):
+        dig([Record("q", ("p",))], ["d"], [Table()], search="approximate")
 
 
 def test_search_counts_what_is_above() -> None:

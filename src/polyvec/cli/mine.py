@@ -109,6 +109,15 @@ def mine(
             rich_help_panel=_CHOICE,
         ),
     ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search",
+            help="exact, or approximate: a graph of neighbours, for many queries over a large "
+            "corpus without a GPU (pip install 'polyvec[approximate]'). [default: exact]",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", show_default=False)] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="A TOML file of settings; flags win over it.")
@@ -180,8 +189,14 @@ def mine(
     from polyvec.records.read import load_records
 
     flags: dict[str, object] = {"negatives": negatives, "margin": margin, "depth": depth}
-    flags |= {"margin_value": margin_value, "skip": skip, "sampling": sampling, "seed": seed}
-    flags["keep_negatives"] = keep_negatives
+    flags |= {
+        "margin_value": margin_value,
+        "skip": skip,
+        "sampling": sampling,
+        "seed": seed,
+        "search": search,
+        "keep_negatives": keep_negatives,
+    }
     settings = resolve_settings(MineSettings, config, flags)
     if output.exists() and not force:
         raise OutputError(f"{output} exists already; use --force to replace it, or another name.")

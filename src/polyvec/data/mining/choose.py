@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from polyvec.data.mining.search import Found, Ints
-from polyvec.data.mining.vectors import Vectors, open_shard
+from polyvec.data.mining.vectors import Vectors, gather
 
 Sampling = Literal["top", "random"]
 
@@ -29,6 +29,10 @@ class Opinion:
     positive_scores_Q: Vectors
     thresholds_Q: Vectors
     shards: Sequence[Path]
+    neighbours_checked: int = 0
+    """Of approximate search: documents that exact search found for some queries,"""
+    neighbours_found: int = 0
+    """and how many of them were found."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +107,3 @@ def _scores(
     return [
         vectors_RD[place] @ opinion.queries_QD[q] for q, place in zip(block, places, strict=True)
     ]
-
-
-def gather(shards: Sequence[Path], rows: Ints) -> Vectors:
-    """Read rows, given in rising order, from shards: ``float32 [len(rows), d]``."""
-    parts: list[Vectors] = []
-    first = 0
-    for path in shards:
-        vectors = open_shard(path)
-        start, stop = np.searchsorted(rows, (first, first + len(vectors)))
-        if stop > start or not parts:
-            parts.append(np.asarray(vectors[rows[start:stop] - first], dtype=np.float32))
-        first += len(vectors)
-    return np.concatenate(parts)

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import orjson
 
-from polyvec.data.mining.choose import Choice, Opinion, choose, gather
+from polyvec.data.mining.approximate import search_index
+from polyvec.data.mining.choose import Choice, Opinion, choose
 from polyvec.data.mining.margin import thresholds
 from polyvec.data.mining.plan import Group, Plan
-from polyvec.data.mining.search import Ints, search
+from polyvec.data.mining.search import Found, Ints, search
 from polyvec.data.mining.tally import Tally
 from polyvec.data.mining.teach import Teacher
-from polyvec.data.mining.vectors import Vectors, open_shard, read_shards
+from polyvec.data.mining.vectors import Vectors, gather, open_shard, read_shards
+
+_CHECKED_QUERIES = 16
+"""Of each part so many are searched exactly too, when search is approximate, and compared."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,25 @@ def _opinion(
     limits = thresholds(positive_scores, plan.settings.margin, plan.settings.margin_value)
     shards = teacher.corpus[group.reading]
     depth = min(plan.settings.depth, plan.index.rows)
-    found = search(queries_QD, read_shards(shards), positive_scores, limits, pairs, depth, device)
-    return Opinion(found, queries_QD, positive_scores, limits, shards)
+
+    def exactly(queries: slice) -> Found:
+        wanted = np.flatnonzero((pairs[0] >= queries.start) & (pairs[0] < queries.stop))
+        own = (pairs[0][wanted] - queries.start, pairs[1][wanted])
+        asked, scores = queries_QD[queries], positive_scores[queries]
+        return search(asked, read_shards(shards), scores, limits[queries], own, depth, device)
+
+    if plan.settings.search == "exact":
+        found = exactly(slice(0, len(queries_QD)))
+        return Opinion(found, queries_QD, positive_scores, limits, shards)
+    index = teacher.indexes[group.reading]
+    found = search_index(queries_QD, index, shards, positive_scores, limits, pairs, depth)
+    checked = exactly(slice(0, _CHECKED_QUERIES)).rows_QK
+    shared = [
+        len(np.intersect1d(exact[exact >= 0], rows))
+        for exact, rows in zip(checked, found.rows_QK, strict=False)
+    ]
+    counts = int((checked >= 0).sum()), sum(shared)
+    return Opinion(found, queries_QD, positive_scores, limits, shards, *counts)
 
 
 def _queries(plan: Plan, part: int, group: Group, teacher: Teacher) -> Vectors:

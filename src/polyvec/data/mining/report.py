@@ -58,7 +58,8 @@ def table(mined: Mined) -> list[tuple[str, str]]:
     ]
     for own, teacher in zip(mined.teachers, tally.teachers, strict=True):
         share = teacher.queries_with_rejected / tally.queries
-        near = f"{teacher.rejected_documents:,}, of {share:.1%} of the records"
+        least = "at least " * (settings.search == "approximate")
+        near = f"{least}{teacher.rejected_documents:,}, of {share:.1%} of the records"
         rows += [
             (f"  too near the positive, says {own['name']}", near),
             (
@@ -68,6 +69,9 @@ def table(mined: Mined) -> list[tuple[str, str]]:
             ("  among the nearest ten", f"{teacher.positive_in_ten / tally.queries:.1%}"),
         ]
         rows += [(f"  mean cosine of {kind}", _mean(getattr(teacher, kind))) for kind, _ in _KINDS]
+        if teacher.neighbours_checked:
+            found = teacher.neighbours_found / teacher.neighbours_checked
+            rows.append(("  found of what exact search finds", f"{found:.1%}"))
     if len(mined.teachers) > 1:
         rows.append(("  found by one teacher, dropped by another", f"{tally.vetoed:,}"))
     return rows

@@ -17,7 +17,7 @@ from polyvec.data.mining.vectors import Stored, Vectors
 
 _QUERIES_A_BLOCK = 1_024
 _FIRST_SLICE_ROWS = 512
-_REJECTED_KEPT = 8
+REJECTED_KEPT = 8
 """Of what is too near the positive, so many nearest documents a query are kept to be shown."""
 
 Ints = npt.NDArray[np.int64]
@@ -93,7 +93,7 @@ class _Block:
         self.positive_Q1 = torch.from_numpy(positive_Q).to(device)[:, None]
         self.threshold_Q1 = torch.from_numpy(threshold_Q).to(device)[:, None]
         self.kept = _Best(len(queries_QD), depth, device)
-        self.rejected = _Best(len(queries_QD), _REJECTED_KEPT, device)
+        self.rejected = _Best(len(queries_QD), REJECTED_KEPT, device)
         self.rejected_Q = torch.zeros(len(queries_QD), dtype=torch.int64, device=device)
         self.above_Q = torch.zeros_like(self.rejected_Q)
 

@@ -1,11 +1,14 @@
 """How negatives are chosen."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from polyvec.data.mining.choose import Sampling
 from polyvec.data.mining.margin import DEFAULT_PERC, Margin, check_margin
 from polyvec.errors import InputError
 from polyvec.spec import check_choice
+
+Search = Literal["exact", "approximate"]
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,15 @@ class MineSettings:
     keep_negatives: bool = False
     """Whether a record's own negatives stay, in front of mined ones."""
     seed: int = 0
+    search: Search = "exact"
+    """``approximate`` asks a graph of neighbours instead of every document."""
     samples: int = 20
     """Records of the report that are shown in full."""
 
     def __post_init__(self) -> None:
         check_margin(self.margin, self.margin_value)
         check_choice("sampling", self.sampling, Sampling)
+        check_choice("search", self.search, Search)
         if self.negatives < 1 or self.skip < 0 or self.samples < 0:
             raise InputError(
                 f"negatives must be at least 1, skip and samples at least 0; given: "

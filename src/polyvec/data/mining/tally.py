@@ -35,10 +35,16 @@ class TeacherTally:
     positive_first: int = 0
     """Queries for which no document but its positives is above the positive."""
     positive_in_ten: int = 0
+    neighbours_checked: int = 0
+    """Of approximate search: the nearest documents that exact search finds for some queries,"""
+    neighbours_found: int = 0
+    """and how many of them it found."""
 
     def add(self, opinion: Opinion, choices: Sequence[Choice], teacher: int) -> None:
         """Count a set of queries."""
         found = opinion.found
+        self.neighbours_checked += opinion.neighbours_checked
+        self.neighbours_found += opinion.neighbours_found
         self.positives += _histogram(opinion.positive_scores_Q)
         self.rejected += _histogram(found.rejected_scores_QK)
         chosen = [choice.scores_TC[teacher] for choice in choices]

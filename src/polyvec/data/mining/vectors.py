@@ -1,6 +1,6 @@
 """Unit vectors of many texts, in files that are found again by what is in them.
 
-A shard is 4,096 texts. Its file is named by a hash of the texts in a folder named by the model, so
+A shard is 1,024 texts. Its file is named by a hash of the texts in a folder named by the model, so
 a run that was interrupted, or another one over the same corpus, computes only what is missing.
 """
 
@@ -18,8 +18,10 @@ from polyvec.engine.peers import Peer
 from polyvec.errors import InputError
 from polyvec.spec import Role, check_choice
 
-SHARD_TEXTS = 4_096
-_CALL_TEXTS = 1_024
+SHARD_TEXTS = 1_024
+"""What a kill may cost."""
+_READ_ROWS = 4_096
+"""Shards are read together up to so many rows, for larger products."""
 
 StoredType = Literal["float16", "float32"]
 Stored = npt.NDArray[np.float16] | npt.NDArray[np.float32]
@@ -84,18 +86,15 @@ class VectorStore:
         reading: Reading,
         progress: Progress | None,
     ) -> None:
-        blocks = []
-        for start in range(0, len(texts), _CALL_TEXTS):
-            part = texts[start : start + _CALL_TEXTS]
-            blocks.append(reading.encode(peer, part).astype(self.stored_type))
-            self.computed += len(part)
-            if progress is not None:
-                progress(len(part))
+        vectors = reading.encode(peer, texts).astype(self.stored_type)
+        self.computed += len(texts)
+        if progress is not None:
+            progress(len(texts))
         partial = path.with_name(f".{path.name}.writing")
         try:
             with full_disk_is_an_error(path, "Make room and run it again: it goes on from here."):
                 with partial.open("wb") as file:
-                    np.save(file, np.concatenate(blocks))
+                    np.save(file, vectors)
                 partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -108,12 +107,25 @@ def open_shard(path: Path) -> Stored:
 
 
 def read_shards(paths: Sequence[Path]) -> Iterator[tuple[int, Stored]]:
-    """Give (first row, vectors) of shards one after another."""
+    """Give (first row, vectors) of shards, several at a time."""
     row = 0
-    for path in paths:
-        vectors = open_shard(path)
+    for start in range(0, len(paths), step := max(1, _READ_ROWS // SHARD_TEXTS)):
+        vectors = np.concatenate([open_shard(path) for path in paths[start : start + step]])
         yield row, vectors
         row += len(vectors)
+
+
+def gather(shards: Sequence[Path], rows: npt.NDArray[np.int64]) -> Vectors:
+    """Read rows, given in rising order, from shards: ``float32 [len(rows), d]``."""
+    parts: list[Vectors] = []
+    first = 0
+    for path in shards:
+        vectors = open_shard(path)
+        start, stop = np.searchsorted(rows, (first, first + len(vectors)))
+        if stop > start or not parts:
+            parts.append(np.asarray(vectors[rows[start:stop] - first], dtype=np.float32))
+        first += len(vectors)
+    return np.concatenate(parts)
 
 
 def _key(texts: Sequence[str], reading: Reading) -> str:
