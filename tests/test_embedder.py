@@ -407,15 +407,18 @@ def test_a_model_in_half_precision_is_read(tmp_path: Path) -> None:
     assert np.isfinite(vectors.encode_document(["a"])).all()
 
 
+CPU = torch.device("cpu")
+
+
 def test_wide_models_get_smaller_batches(folder: Path) -> None:
     """Llama-3.1-8B's queries, keys and values are 6,144 wide: 1,280 tokens of them in fp32 fit."""
     shape = open_model(folder).architecture
     assert isinstance(shape, LlamaArchitecture)
     wide = replace(shape, num_heads=32, num_kv_heads=8, head_dim=128)
-    assert _batch_tokens(shape, torch.bfloat16) == MAX_BATCH_TOKENS[torch.bfloat16]
+    assert _batch_tokens(shape, torch.bfloat16, CPU) == MAX_BATCH_TOKENS[torch.bfloat16]
     wider = replace(wide, num_heads=64, num_kv_heads=64)
-    assert _batch_tokens(wide, torch.bfloat16) == 2_048
-    assert _batch_tokens(wider, torch.bfloat16) == 512
+    assert _batch_tokens(wide, torch.bfloat16, CPU) == 2_048
+    assert _batch_tokens(wider, torch.bfloat16, CPU) == 512
 
 
 def test_pooled_tokens_become_the_vectors_of_their_texts(embedder: Embedder) -> None:

@@ -35,6 +35,9 @@ MAX_BATCH_TOKENS = {torch.float32: 1_024, torch.bfloat16: 2_048}
 in cache: measured on the default backbone (dev/LOG.md). bf16 and int8 on AMX need more rows than
 fp32 to be fed."""
 
+_DEVICE_BATCH_TOKENS = 16_384
+"""On a GPU: enough that its products run at their peak; not measured yet."""
+
 _CANDIDATES = (512, 1_024, 2_048, 4_096)
 _CALIBRATED_FROM_TOKENS = 65_536
 """Work of some seconds: a fraction of one is spent to find what suits the machine."""
@@ -75,12 +78,17 @@ class Embedder:
         """Of products, picked or given: ``fp32``, ``bf16``, ``int8`` or ``packed``."""
         self.dtype = compute_dtype(self.precision)
         holdings = choices(weights, self.precision, files)
-        tokens = max_batch_tokens or _batch_tokens(files.architecture, self.dtype)
+        tokens = max_batch_tokens or _batch_tokens(files.architecture, self.dtype, self.device)
         self.plan = Plan(holdings[0], tokens, MAX_SUPER_TOKENS)
         """Where the weights are, and how many tokens go together."""
         self._most_tokens = _fitting_tokens(files.architecture, self.dtype)
         self._is_calibrated = max_batch_tokens is not None
         if memory_bytes is not None:
+            if self.device.type != "cpu":
+                raise InputError(
+                    f"memory is planned on the CPU, and the device is {self.device}. Leave the "
+                    "memory out, and choose weights='streamed' if the model is too large for it."
+                )
             cores = torch.get_num_threads()
             given = (files, holdings, self.precision, self.dtype, self.plan)
             self.plan = plan_memory(*given, memory_bytes, cores)
@@ -366,8 +374,10 @@ def load(
     return Embedder(files, precision, device, max_batch_tokens, weights, memory_bytes)
 
 
-def _batch_tokens(shape: Architecture, dtype: torch.dtype) -> int:
+def _batch_tokens(shape: Architecture, dtype: torch.dtype, device: torch.device) -> int:
     """Return a batch's tokens until they are measured on this machine."""
+    if device.type != "cpu":
+        return _DEVICE_BATCH_TOKENS
     return min(MAX_BATCH_TOKENS[dtype], _fitting_tokens(shape, dtype))
 
 

@@ -9,6 +9,7 @@ import torch
 
 from polyvec.engine.matrices import Arena
 from polyvec.engine.readers import LayerReader
+from polyvec.engine.staging import Stage, stage_of
 from polyvec.engine.workers import start_threads
 from polyvec.model.reading import Watched
 
@@ -48,39 +49,48 @@ class StagedLayers(Generic[L]):
     """Layers made ready one ahead, by a thread, in two arenas used in turn.
 
     While a layer computes, the next is read from its file (streamed) or expanded from blocks in
-    memory (packed). One pass at a time: a second waits for the first.
+    memory (packed), and copied to where it computes. One pass at a time: a second waits for the
+    first.
     """
 
     is_resident = False
 
-    def __init__(self, reader: LayerReader[L], watched: Watched | None = None) -> None:
+    def __init__(
+        self,
+        reader: LayerReader[L],
+        watched: Watched | None = None,
+        stage: Stage | None = None,
+    ) -> None:
         reader.check()
         self._reader, self._watched = reader, watched
-        self._arenas = Arena(), Arena()
+        self._stage = stage or stage_of(reader.device)
+        self._arenas = Arena(self._stage.is_pinned), Arena(self._stage.is_pinned)
         self._ahead = start_threads(1, "polyvec-layers")
         self._passing = threading.Lock()
 
     def hold(self) -> None:
         """Read every layer once, for readers that keep what they read."""
         for number in range(self._reader.files.architecture.num_layers):
-            self._start(number).result()
+            self._start(number, None).result()
 
     def layers(self) -> Iterator[L]:
         """Give each layer; the next one is being made meanwhile."""
         count = self._reader.files.architecture.num_layers
         with self._passing:
-            ready = self._start(0)
+            ready = self._start(0, None)
             for number in range(count):
                 layer = ready.result()
                 if number + 1 < count:
-                    ready = self._start(number + 1)
+                    # What was asked of the device so far used other layers' memory than the next
+                    # one's, except the layer before this one: it must be done first.
+                    ready = self._start(number + 1, self._stage.mark())
                 yield layer
 
-    def _start(self, number: int) -> Future[L]:
-        return self._ahead.submit(self._read, number)
+    def _start(self, number: int, after: object) -> Future[L]:
+        return self._ahead.submit(self._read, number, after)
 
-    def _read(self, number: int) -> L:
+    def _read(self, number: int, after: object) -> L:
         if self._watched is not None:
             self._watched.check()
-        with torch.inference_mode():
+        with torch.inference_mode(), self._stage.making(after):
             return self._reader.read(number, self._arenas[number % 2])

@@ -31,9 +31,14 @@ class Rows(NamedTuple):
 
 
 class Arena:
-    """Memory for the matrices of one layer, by name, written again for the next one."""
+    """Memory for the matrices of one layer, by name, written again for the next one.
 
-    def __init__(self) -> None:
+    With ``is_pinned`` it stays where it is in the machine's memory, so that a device copies from it
+    while others compute.
+    """
+
+    def __init__(self, is_pinned: bool = False) -> None:
+        self._is_pinned = is_pinned
         self._dense: dict[str, Tensor] = {}
         self._int8: dict[str, Tensor] = {}
 
@@ -42,7 +47,9 @@ class Arena:
         kept = self._dense.get(name)
         if kept is None or kept.shape != (rows, width) or kept.dtype != dtype:
             with torch.inference_mode(mode=False):
-                kept = self._dense[name] = torch.empty(rows, width, dtype=dtype)
+                kept = self._dense[name] = torch.empty(
+                    rows, width, dtype=dtype, pin_memory=self._is_pinned
+                )
         return kept
 
     def int8(self, name: str, values: Tensor) -> Tensor:

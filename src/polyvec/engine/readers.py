@@ -90,7 +90,8 @@ class LayerReader(ABC, Generic[L]):
         weight_OI = self.matrices.dense(arena, key, self._whole(names), width, self.dtype)
         bias_O = self.biases(names)
         return DenseLinear(
-            weight_OI.to(self.device), None if bias_O is None else bias_O.to(self.dtype)
+            weight_OI.to(self.device, non_blocking=True),
+            None if bias_O is None else bias_O.to(self.dtype),
         )
 
     def product(self, arena: Arena, key: str, names: Sequence[str], width: int) -> Projection:

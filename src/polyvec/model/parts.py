@@ -10,11 +10,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention.varlen import varlen_attn
 
 from polyvec.model.packing import Packed, Run
 
 _BLOCK_ELEMENTS = 2**18
 _SHORT_TOKENS = 256
+_HALF = (torch.bfloat16, torch.float16)
 
 
 class Projection(Protocol):
@@ -37,18 +39,58 @@ def attend(
 
     Tokens further apart than ``window`` do not see each other.
     """
+    if _takes_varlen(queries_THE):
+        return _attend_varlen(queries_THE, keys_TKE, values_TKE, packed, causal, window)
     sizes = [run.end - run.start for run in packed.runs]
+    # Split, not sliced: a slice's gradient is as large as the whole batch.
+    queries, keys, values = (x.split(sizes) for x in (queries_THE, keys_TKE, values_TKE))
     parts = [
-        _attend_run(*(_dense(x, run) for x in rows), causal, window).flatten(0, 1).flatten(1)
-        # Split, not sliced: a slice's gradient is as large as the whole batch.
-        for run, *rows in zip(
-            packed.runs, *(x.split(sizes) for x in (queries_THE, keys_TKE, values_TKE)), strict=True
-        )
+        _attend_run(_dense(q, run), _dense(k, run), _dense(v, run), causal, window)
+        .flatten(0, 1)
+        .flatten(1)
+        for run, q, k, v in zip(packed.runs, queries, keys, values, strict=True)
         if run.length
     ]
     if not parts:
         return queries_THE.flatten(1)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _takes_varlen(queries_THE: Tensor) -> bool:
+    """Whether torch's attention over texts of any length serves: on a GPU, in half precision."""
+    return queries_THE.device.type == "cuda" and queries_THE.dtype in _HALF and len(queries_THE) > 0
+
+
+def _attend_varlen(
+    queries_THE: Tensor,
+    keys_TKE: Tensor,
+    values_TKE: Tensor,
+    packed: Packed,
+    causal: bool,
+    window: int | None,
+) -> Tensor:
+    """Attend inside all texts of a batch at once; no padding, whatever their lengths."""
+    longest, ends = max(packed.lengths), packed.cu_seqlens
+    out_THE = varlen_attn(
+        queries_THE.contiguous(),
+        keys_TKE.contiguous(),
+        values_TKE.contiguous(),
+        ends,
+        ends,
+        longest,
+        longest,
+        window_size=_varlen_window(causal, window),
+        enable_gqa=queries_THE.shape[1] != keys_TKE.shape[1],
+    )
+    assert isinstance(out_THE, Tensor), "no log-sum-exp was asked for"
+    return out_THE.flatten(1)
+
+
+def _varlen_window(causal: bool, window: int | None) -> tuple[int, int]:
+    """Return how far a token sees to the left and right, -1 for all; as :func:`_window_mask`."""
+    if window is None:
+        return (-1, 0) if causal else (-1, -1)
+    return (window - 1, 0) if causal else (window, window)
 
 
 def _attend_run(
