@@ -124,6 +124,14 @@ def test_a_server_is_a_model_too(evaluate: Setup) -> None:
     assert scores[0] == pytest.approx(scores[1])
 
 
+def test_sentence_transformers_scores_are_ours(evaluate: Setup) -> None:
+    folder = evaluate.models[0]
+    result = evaluate(folder, f"st:{folder}", "--json", "--precision", "fp32")
+    assert result.code == 0, result.err
+    ours, theirs = (row["scores"] for row in json.loads(result.out)["models"])
+    assert ours == theirs
+
+
 def _query_prefix(embedder: Any) -> str:
     return str(embedder.spec.query_prefix)
 
