@@ -14,6 +14,7 @@ from polyvec.cli import (
     embed,
     evaluate,
     export,
+    generate,
     leaderboard,
     merge,
     mine,
@@ -55,6 +56,7 @@ app.command("train")(train.train)
 app.command("merge")(merge.merge)
 app.command("mine")(mine.mine)
 app.add_typer(data.app, name="data")
+app.command("generate")(generate.generate)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,1 @@
+"""Training records written by language models."""
