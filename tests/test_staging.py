@@ -134,7 +134,7 @@ def test_attention_of_a_gpu_is_asked_for_the_same(
     random = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(17, heads, 16, generator=random) for heads in (6, 2, 2))
     expected = parts.attend(q, k, v, packed, causal, window)
-    monkeypatch.setattr(parts, "varlen_attn", _varlen)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", _varlen)
     monkeypatch.setattr(parts, "_takes_varlen", lambda _: True)
     assert torch.allclose(parts.attend(q, k, v, packed, causal, window), expected, atol=1e-6)
 

@@ -10,7 +10,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.varlen import varlen_attn
 
 from polyvec.model.packing import Packed, Run
 
@@ -70,6 +69,8 @@ def _attend_varlen(
     window: int | None,
 ) -> Tensor:
     """Attend inside all texts of a batch at once; no padding, whatever their lengths."""
+    from torch.nn.attention.varlen import varlen_attn  # takes a second to import
+
     longest, ends = max(packed.lengths), packed.cu_seqlens
     out_THE = varlen_attn(
         queries_THE.contiguous(),
