@@ -18,7 +18,7 @@ from polyvec.evaluate.pictures import write_pictures
 from polyvec.evaluate.question import Question, evaluate_model
 from polyvec.evaluate.report import report_of
 from polyvec.evaluate.results import ModelResult, result_file, write_result
-from polyvec.evaluate.summary import groups_of, rows_of
+from polyvec.evaluate.summary import groups_of, language_maps, rows_of
 from polyvec.evaluate.task_results import TaskResults, read_task_results
 from tests.command import Command
 from tests.encoders import WordCounts
@@ -145,6 +145,25 @@ def test_both_kinds_of_results_on_one_page(tmp_path: Path, mteb_folder: Path) ->
     assert "mean of task types" in words_of(report_of([own], tasks))
 
 
+def test_languages_of_different_questions_never_mix(tmp_path: Path, mteb_folder: Path) -> None:
+    rows = rows_of([result(tmp_path, "org/m")], read_task_results(mteb_folder))
+    question, tasks = language_maps(rows)
+    assert (question.languages, tasks.languages) == (["de", "en"], ["deu", "eng"])
+    assert tasks.title == "Tasks"
+    assert tasks.scores == [[pytest.approx(0.7)], [pytest.approx(1.1 / 3)]]
+    assert len(language_maps(rows_of([], [TaskResults("b", "r", {}, {}, {"eng": [1.0]})]))) == 0
+
+
+def test_fewer_tasks_of_a_type_are_said() -> None:
+    types = {"T": "STS", "U": "STS", "V": "Retrieval"}
+    a = TaskResults("a", "r", {"T": 0.2, "U": 0.4, "V": 0.5}, types)
+    b = TaskResults("b", "r", {"T": 0.1, "V": 0.6}, types)
+    words = words_of(report_of([], [a, b]))
+    assert "STS (2)" in words
+    assert "10.0 (1)" in words
+    assert "30.0\n" in words
+
+
 def test_different_collections_are_kept_apart(tmp_path: Path) -> None:
     a = result(tmp_path, "m")
     b = replace(a, collection="abcdef0123")
@@ -197,7 +216,16 @@ def test_pictures(tmp_path: Path, mteb_folder: Path) -> None:
     ]
     rows = rows_of(results, read_task_results(mteb_folder))
     files = write_pictures(tmp_path / "png", rows)
-    names = ["types", "languages", "dimension", "precision", "size", "bytes", "speed"]
+    names = [
+        "types",
+        "languages",
+        "languages-2",
+        "dimension",
+        "precision",
+        "size",
+        "bytes",
+        "speed",
+    ]
     assert [file.stem for file in files] == names
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
     assert sorted(tmp_path.glob("png/*")) == sorted(files)

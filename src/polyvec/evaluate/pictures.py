@@ -9,7 +9,15 @@ import numpy as np
 
 from polyvec.errors import MissingExtraError
 from polyvec.evaluate.charts import short
-from polyvec.evaluate.summary import COSTS, PRECISIONS, Group, Row, groups_of
+from polyvec.evaluate.summary import (
+    COSTS,
+    PRECISIONS,
+    Group,
+    LanguageMap,
+    Row,
+    groups_of,
+    language_maps,
+)
 
 _INCHES, _DOTS = (6.4, 4.4), 160
 _MARKERS = "o^s"
@@ -24,10 +32,9 @@ def write_pictures(folder: Path, rows: Sequence[Row]) -> list[Path]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figures: dict[str, _Draw] = {
-        "types": partial(_types, rows),
-        "languages": partial(_languages, rows),
-    }
+    figures: dict[str, _Draw] = {"types": partial(_types, rows)}
+    for number, one in enumerate(language_maps(rows)):
+        figures["languages" + (f"-{number + 1}" if number else "")] = partial(_languages, one)
     for number, group in enumerate(groups_of(rows)):
         mark = f"-{number + 1}" if number else ""
         figures[f"dimension{mark}"] = partial(_dimension, group)
@@ -72,16 +79,13 @@ def _types(rows: Sequence[Row], axes: Any) -> bool:  # noqa: ANN401 (optional li
     return True
 
 
-def _languages(rows: Sequence[Row], axes: Any) -> bool:  # noqa: ANN401
-    spoken = [row for row in rows if row.by_language]
-    names = sorted({language for row in spoken for language in row.by_language})
-    if len(names) < 2:
-        return False
-    table = np.array([[100 * row.by_language.get(x, np.nan) for x in names] for row in spoken])
-    image = axes.imshow(table, aspect="auto", cmap="Blues")
+def _languages(one: LanguageMap, axes: Any) -> bool:  # noqa: ANN401
+    scores = [[np.nan if s is None else 100 * s for s in row] for row in one.scores]
+    image = axes.imshow(np.array(scores).T, aspect="auto", cmap="Blues")
+    names = one.languages
     axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 12 else 0)
-    axes.set_yticks(range(len(spoken)), [row.model for row in spoken])
-    axes.figure.colorbar(image, label="score")
+    axes.set_yticks(range(len(one.models)), one.models)
+    axes.figure.colorbar(image, label=one.title)
     return True
 
 

@@ -12,8 +12,10 @@ from polyvec.evaluate.summary import (
     COSTS,
     PRECISIONS,
     Group,
+    LanguageMap,
     Row,
     groups_of,
+    language_maps,
     question_names,
     rows_of,
 )
@@ -37,7 +39,9 @@ def _types(rows: Sequence[Row]) -> str:
         cells = [[row.model, _percent(row.by_type[types[0]])] for row in rows]
         return "<h2>Models</h2>" + table(["model", types[0]], cells, best=True)
     heads = [f"{kind} ({_tasks(rows, kind)})" if _tasks(rows, kind) > 1 else kind for kind in types]
-    cells = [[row.model, *(_percent(row.by_type.get(kind)) for kind in types)] for row in rows]
+    cells = [
+        [row.model, *(_of_type(row, kind, _tasks(rows, kind)) for kind in types)] for row in rows
+    ]
     means = [group for group in groups_of(rows) if len(group.types) > 1]
     for group in means:  # at most one
         scores = [group.score(row) for row in rows]
@@ -52,6 +56,12 @@ def _types(rows: Sequence[Row]) -> str:
 
 def _tasks(rows: Sequence[Row], kind: str) -> int:
     return max(row.tasks.get(kind, 0) for row in rows)
+
+
+def _of_type(row: Row, kind: str, most: int) -> str:
+    """Return a model's mean, with the number of tasks where others have more."""
+    count = row.tasks.get(kind, most)
+    return _percent(row.by_type.get(kind)) + (f" ({count})" if count < most else "")
 
 
 def _percent(score: float | None) -> str:
@@ -111,18 +121,18 @@ def _signed(score: float) -> str:
 
 
 def _languages(rows: Sequence[Row]) -> str:
-    spoken = [row for row in rows if row.by_language]
-    scores = [score for row in spoken for score in row.by_language.values()]
-    languages = sorted({language for row in spoken for language in row.by_language})
-    if len(languages) < 2:
-        return ""
-    low, high = min(scores), max(scores)
+    maps = language_maps(rows)
+    tables = [f"<h3>{escape(one.title)}</h3>{_heat(one)}" for one in maps]
+    return f"<h2>Languages</h2>{''.join(tables)}" if tables else ""
+
+
+def _heat(one: LanguageMap) -> str:
+    known = [score for row in one.scores for score in row if score is not None]
     body = [
-        [language, *(heat_cell(row.by_language.get(language), low, high) for row in spoken)]
-        for language in languages
+        [language, *(heat_cell(score, min(known), max(known)) for score in row)]
+        for language, row in zip(one.languages, one.scores, strict=True)
     ]
-    heat = table(["language", *(row.model for row in spoken)], body, "heat")
-    return f"<h2>Languages</h2>{heat}"
+    return table(["language", *one.models], body, "heat")
 
 
 def _charts(rows: Sequence[Row]) -> str:

@@ -16,6 +16,9 @@ COSTS = (
 )
 """Facts about models that quality is drawn against: name, title, words."""
 PRECISIONS = ("fp32", "bf16", "int8")
+TASKS = "Tasks"
+_MIN_LANGUAGES = 2
+"""One language is no map."""
 
 
 @dataclass
@@ -27,7 +30,8 @@ class Row:
     """Mean by task type; a person's own question is one too."""
     tasks: dict[str, int] = field(default_factory=dict)
     """Number of tasks in each mean."""
-    by_language: dict[str, float] = field(default_factory=dict)
+    by_language: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Mean by language for each question, and for tasks under ``TASKS``."""
     by_dimension: dict[str, dict[int, float]] = field(default_factory=dict)
     """For each question the scores of vectors cut to fewer numbers, and of whole ones."""
     about: dict[str, Any] = field(default_factory=dict)
@@ -74,6 +78,29 @@ def groups_of(rows: Sequence[Row]) -> list[Group]:
     return groups
 
 
+@dataclass(frozen=True)
+class LanguageMap:
+    """Scores of models by language, over one question or over tasks."""
+
+    title: str
+    models: list[str]
+    languages: list[str]
+    scores: list[list[float | None]]
+    """One row a language, one column a model; None where it was not asked."""
+
+
+def language_maps(rows: Sequence[Row]) -> list[LanguageMap]:
+    """Return a map for each question, and one for tasks; scores of different ones never mix."""
+    maps = []
+    for title in dict.fromkeys(title for row in rows for title in row.by_language):
+        spoken = [row for row in rows if title in row.by_language]
+        languages = sorted({x for row in spoken for x in row.by_language[title]})
+        if len(languages) >= _MIN_LANGUAGES:
+            scores = [[row.by_language[title].get(x) for row in spoken] for x in languages]
+            maps.append(LanguageMap(title, [row.model for row in spoken], languages, scores))
+    return maps
+
+
 def rows_of(results: Sequence[ModelResult], tasks: Sequence[TaskResults] = ()) -> list[Row]:
     """Return a row a model, in the order given; results of one model name share a row."""
     rows: dict[str, Row] = {}
@@ -99,8 +126,8 @@ def question_names(results: Sequence[ModelResult]) -> dict[str, str]:
 def _add_question(row: Row, result: ModelResult, name: str) -> None:
     metric = result.metrics[0]
     row.by_type[name], row.tasks[name] = result.scores[metric]["mean"], 1
-    for language, scores in result.languages.items():
-        row.by_language.setdefault(language, scores[metric]["mean"])
+    if result.languages:
+        row.by_language[name] = {x: s[metric]["mean"] for x, s in result.languages.items()}
     curve = {int(size): scores[metric] for size, scores in result.dimensions.items()}
     full = result.about.get("dimension")
     row.by_dimension[name] = curve | ({full: row.by_type[name]} if isinstance(full, int) else {})
@@ -110,8 +137,8 @@ def _add_question(row: Row, result: ModelResult, name: str) -> None:
 def _add_tasks(row: Row, found: TaskResults) -> None:
     for kind, scores in _grouped(found.types, found.scores).items():
         row.by_type[kind], row.tasks[kind] = float(np.mean(scores)), len(scores)
-    for language, scores in found.languages.items():
-        row.by_language.setdefault(language, float(np.mean(scores)))
+    if found.languages:
+        row.by_language[TASKS] = {x: float(np.mean(s)) for x, s in found.languages.items()}
     row.about = found.about | row.about
 
 
