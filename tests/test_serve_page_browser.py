@@ -507,3 +507,16 @@ def test_a_busy_server_is_said_in_its_words(page: Page) -> None:
     page.tab.click("#send")
     page.tab.locator("#error").wait_for()
     assert page.words("#error") == "The server is busy (429). The server is busy. Try again in 3 s."
+
+
+def test_a_request_can_be_cancelled_and_the_next_one_works(page: Page) -> None:
+    page.tab.route("**/v1/embeddings", lambda _: None)  # it is never answered
+    page.tab.fill("#texts", "fox\ndog")
+    page.tab.click("#send")
+    page.tab.click("#cancel")
+    page.status("Cancelled.")
+    assert page.tab.locator("#cancel").is_hidden()
+    assert page.tab.locator("#error").is_hidden()
+    page.tab.unroute("**/v1/embeddings")
+    page.tab.click("#send")
+    page.status("Done: 2 texts")
