@@ -63,7 +63,6 @@ def ours(folder: Path, records: Path, precision: str, batch: int, steps: int) ->
     from rich.console import Console
 
     from polyvec.train.losses import LossSettings
-    from polyvec.train.memory import keep_freed_memory
     from polyvec.train.optimizer import clip_gradients
     from polyvec.train.ranks import join_ranks
     from polyvec.train.recipe import (
@@ -78,7 +77,6 @@ def ours(folder: Path, records: Path, precision: str, batch: int, steps: int) ->
     def no_teacher(name: str) -> Teacher:
         raise SystemExit(f"no teacher {name} here")
 
-    keep_freed_memory()
     clock = Clock()
     with tempfile.TemporaryDirectory() as output, join_ranks() as ranks:
         recipe = Recipe(

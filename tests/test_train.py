@@ -256,6 +256,25 @@ def test_records_without_negatives_need_another_loss(tmp_path: Path) -> None:
         tiny_train.run(recipe)
 
 
+def test_texts_that_are_cut_are_counted_and_said(tmp_path: Path, run: Command) -> None:
+    recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH)
+    limits = ("--set", "model.max_query_tokens=6", "--set", "model.max_document_tokens=128")
+    result = run("train", recipe, "--set", "optimizer.steps=1", *limits)
+    assert "of the first batch's texts are longer than model.max_query_tokens" in result.err
+    entry = orjson.loads((tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines()[0])
+    assert 0 < entry["cut_share"] < 1
+
+
+def test_columns_of_another_name_and_weights_are_read(tmp_path: Path) -> None:
+    rows = "".join(f'{{"en": "word {i}", "de": "Wort {i}"}}\n' for i in range(12))
+    recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH)
+    (tmp_path / "pairs.jsonl").write_text(rows)
+    columns = '{query = "en", positive = "de", task = "bitext"}'
+    data = f'[{{path = "pairs.jsonl", columns = {columns}, weight = 1}}, {{path = "train.jsonl"}}]'
+    result = tiny_train.run(recipe, data=data, optimizer__steps="2", batch__same_source="true")
+    assert len(losses(result.folder)) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -119,6 +119,13 @@ class Reader:
 
     def __init__(self, tokenizer: Tokenizer, specs: dict[Role, Spec]) -> None:
         self.tokenizer, self.specs = tokenizer, specs
+        self.read = self.cut = 0
+        """Texts so far, and how many of them were too long."""
+
+    @property
+    def cut_share(self) -> float:
+        """Which share of the texts so far was too long and lost its end."""
+        return self.cut / self.read if self.read else 0.0
 
     def ids(self, texts: Sequence[Text]) -> list[list[int]]:
         """Return token ids, text by text; a text that is too long loses its end."""
@@ -129,6 +136,7 @@ class Reader:
         for (role, instruction), places in groups.items():
             part = [texts[place].text for place in places]
             tokens = self.tokenizer.encode(part, self.specs[role], role, instruction)
+            self.read, self.cut = self.read + len(part), self.cut + len(tokens.cut)
             for place, ids in zip(places, tokens.ids, strict=True):
                 found[place] = ids
         return found

@@ -13,6 +13,9 @@ from polyvec.train.optimizer import trained
 from polyvec.train.ranks import Parallel, Ranks
 from polyvec.train.step import Stepper, StepResult
 
+_LONG_S = 60
+"""A pass that took longer is not repeated."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -70,6 +73,6 @@ def time_step(stepper: Stepper, items: list[Item], accumulate: int) -> tuple[Ste
         stepper.module.zero_grad(set_to_none=True)
         for distillation in stepper.distillations:
             distillation.zero_grad(set_to_none=True)
-        if spent > 60:
+        if stepper.ranks.highest(int(spent > _LONG_S)):
             break
     return found, spent * accumulate

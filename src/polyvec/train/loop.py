@@ -27,7 +27,6 @@ from polyvec.train.estimate import Estimate, activation_gb, available_gb, state_
 from polyvec.train.evaluation import HeldOut, evaluate, read_held_out
 from polyvec.train.journal import Journal, draw_curves, duration, memory_gb
 from polyvec.train.lora import folded, is_adapter, write_adapter
-from polyvec.train.memory import keep_freed_memory
 from polyvec.train.optimizer import clip_gradients, learning_rate, set_learning_rate
 from polyvec.train.ranks import join_ranks
 from polyvec.train.recipe import Recipe
@@ -106,7 +105,6 @@ def train(
         DiskFullError: There is no room for a checkpoint; those before it are whole.
     """
     with join_ranks() as ranks:
-        keep_freed_memory()
         console = console if console and ranks.first else Console(quiet=True)
         ready = prepare(recipe, ranks, open_teacher, console, fresh)
         try:
@@ -167,6 +165,7 @@ class _Loop:
             "gradient_norm": norm,
             "tokens": found.tokens,
             "texts": found.texts,
+            "cut_share": round(self.ready.stepper.reader.cut_share, 4),
             "tokens_per_s": round(found.tokens / spent, 1),
             "memory_gb": round(memory_gb(self.ranks.device), 3),
         }
@@ -350,6 +349,12 @@ class _Loop:
             tokens / spent,
             spent * ready.steps,
         )
+        share = ready.stepper.reader.cut_share
+        if share > 0:
+            self.console.print(
+                f"{share:.1%} of the first batch's texts are longer than model.max_query_tokens or "
+                "max_document_tokens and lose their end."
+            )
         self.console.print(
             f"{ready.steps:,} steps of {batch.size} queries, about {tokens:,} tokens each: "
             f"{estimate.tokens_per_s:,.0f} tokens/s, {duration(estimate.seconds)} in all, "

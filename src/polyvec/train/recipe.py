@@ -6,7 +6,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from polyvec.errors import InputError
 from polyvec.records.columns import Columns
@@ -15,6 +15,7 @@ from polyvec.train.lora import LoraSettings
 from polyvec.train.losses import LossSettings
 
 T = TypeVar("T")
+_UNIONS = (types.UnionType, Union)
 
 
 @dataclass(frozen=True)
@@ -313,7 +314,7 @@ def _value(kind: Any, value: Any, file: str, name: str) -> Any:  # noqa: ANN401 
         return tuple(_value(inner[0], item, file, name) for item in value)
     if origin is Literal and value in inner:
         return value
-    if origin is types.UnionType and any(_fits(one, value) for one in inner):
+    if origin in _UNIONS and any(_fits(one, value) for one in inner):
         return float(value) if float in inner and type(value) is int and int not in inner else value
     if _fits(kind, value):
         return float(value) if kind is float else value
@@ -333,7 +334,7 @@ def _said(kind: Any) -> str:  # noqa: ANN401
         return f"one of {', '.join(map(repr, get_args(kind)))}"
     if get_origin(kind) is tuple:
         return f"a list, each {_said(get_args(kind)[0])}"
-    if get_origin(kind) is types.UnionType:
+    if get_origin(kind) in _UNIONS:
         return " or ".join(_said(one) for one in get_args(kind) if one is not type(None))
     if is_dataclass(kind):
         return "a section"
