@@ -40,7 +40,7 @@ def train(
 
     - `polyvec train configs/smol-cpu.toml`
     - `polyvec train recipe.toml --set optimizer.lr=1e-5 --set batch.size=128 -o runs/second`
-    - `torchrun --nproc-per-node 8 -m polyvec.cli.main train configs/nemotron-8b-stage2.toml`
+    - `torchrun --nproc-per-node 8 --no-python polyvec train configs/nemotron-8b-stage2.toml`
     """
     from polyvec.engine.peers import open_peer  # these bring torch; only this command needs it
     from polyvec.train.loop import Trained
