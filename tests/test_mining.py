@@ -462,6 +462,15 @@ def test_corpora_in_files(tmp_path: Path) -> None:
         corpus_of_files([tmp_path / "d.txt"])
 
 
+def test_a_corpus_that_changes_under_the_run() -> None:
+    texts = ["a", "b", "c"]
+    corpus = Corpus(lambda: (Document(text, None) for text in texts), "it")
+    index = corpus.index((), ())
+    texts.append("d")
+    with pytest.raises(InputError, match="it had 3 documents when the run began and has 4 now"):
+        list(corpus.documents(index))
+
+
 def test_the_report(dig: Run) -> None:
     records = [Record("q", ("pos <b>",)), Record("t", ("joy",), ("fear",), "classification")]
     teacher = Table({**TEACHER, "pos <b>": at(1.0)})

@@ -152,7 +152,9 @@ class SentencePeer:
     @property
     def dimension(self) -> int:
         """Numbers in a vector."""
-        return int(self.model.get_embedding_dimension())
+        old = "get_sentence_embedding_dimension"  # its name before sentence-transformers 6
+        name = "get_embedding_dimension" if hasattr(self.model, "get_embedding_dimension") else old
+        return int(getattr(self.model, name)())
 
     @property
     def fingerprint(self) -> str:

@@ -78,10 +78,21 @@ class Corpus:
         return index
 
     def documents(self, index: Index) -> Iterator[Document]:
-        """Give the kept documents, in the order of their rows."""
-        for keep, document in zip(index.kept, self.read(), strict=True):
-            if keep:
+        """Give the kept documents, in the order of their rows.
+
+        Raises:
+            InputError: The corpus has another number of documents than when it was indexed.
+        """
+        count = 0
+        for document in self.read():
+            if count < len(index.kept) and index.kept[count]:
                 yield document
+            count += 1
+        if count != len(index.kept):
+            raise InputError(
+                f"{self.name} had {len(index.kept):,} documents when the run began and has "
+                f"{count:,} now. Run it again on files that stay as they are."
+            )
 
 
 def corpus_of_records(records: Sequence[Record]) -> Corpus:
