@@ -18,6 +18,7 @@ from polyvec.model import save
 from polyvec.model.files import ModelFiles, open_model
 from polyvec.model.weights import SafetensorsWeights
 from polyvec.publish.merge import check_sources, merge, open_checkpoint
+from polyvec.train.lora import LoraSettings, folded, write_adapter
 from tests.command import Command
 from tests.tiny import WORDS, byte_bpe, edit_json, shape, weights, write_model
 
@@ -312,6 +313,22 @@ def test_a_causal_lms_adapter_fits_its_body(tmp_path: Path) -> None:
         "layers.0.mlp.down_proj.weight"
     )
     assert torch.equal(plain, again)
+
+
+def test_an_adapter_that_polyvec_trained_is_folded_as_training_does(tmp_path: Path) -> None:
+    base = _write(tmp_path / "base")
+    name, random = "layers.1.mlp.up_proj", torch.Generator().manual_seed(0)
+    shapes = {"A": (4, 48), "B": (72, 4)}
+    state = {
+        f"{name}.adapter.lora_{side}": torch.randn(shape, generator=random)
+        for side, shape in shapes.items()
+    }
+    settings = LoraSettings(rank=4, alpha=6)
+    (tmp_path / "adapter").mkdir()
+    write_adapter(tmp_path / "adapter", state, settings, str(base))
+    ours = open_checkpoint(str(tmp_path / "adapter")).weights
+    theirs = folded(state, [f"{name}.weight"], open_model(base).weights, settings)
+    torch.testing.assert_close(ours.tensor(f"{name}.weight"), theirs[f"{name}.weight"])
 
 
 @pytest.mark.parametrize(
