@@ -44,14 +44,15 @@ class Seen:
 def fitting(schema: Json, number: int) -> Any:
     """Return a value that fits a schema; its texts have the request's number in them."""
     if schema["type"] == "object":
-        return {name: fitting(part, number) for name, part in schema["properties"].items()}
+        parts = schema["properties"].items()
+        return {name: fitting(part, number + 1000 * n) for n, (name, part) in enumerate(parts)}
     if schema["type"] == "array":
         count = max(2, schema.get("minItems", 1))
         count = min(count, schema.get("maxItems", count))
         return [f"{fitting(schema['items'], number)} {word}" for word in "abc"[:count]]
     if schema["type"] == "boolean":
         return True
-    spelled = " ".join(WORDS[int(digit)] for digit in f"{number:04}")
+    spelled = " ".join(WORDS[int(digit)] for digit in f"{number % 10000:04}")
     return f"{spelled} {number:x}{number * 7919 % 9973:x}"
 
 

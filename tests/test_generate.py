@@ -318,7 +318,8 @@ def test_json_is_found_in_what_models_say(text: str) -> None:
         ('{"query": 3}', "query: 3 is not of type 'string'"),
         ('{"query": "x", "more": 1}', "Additional properties"),
         ("{}", "'query' is a required property"),
-        ('{"query": " "}', "blank"),
+        ('{"query": " "}', "no letter"),
+        ('{"query": "..."}', r"no letter, '\.\.\.'"),
     ],
 )
 def test_what_does_not_fit_is_named(text: str, words: str) -> None:

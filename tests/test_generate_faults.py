@@ -70,10 +70,12 @@ def test_a_lost_request_is_made_again(server: ChatServer, tmp_path: Path, step: 
         Step('{"text": "a", "same_meaning": "b"'),
         Step(json.dumps({"text": "a", "same_meaning": 3, "other_meaning": "c"})),
         Step(json.dumps({"text": "a", "same_meaning": "", "other_meaning": "c"})),
+        Step(json.dumps({"text": "a", "same_meaning": "...", "other_meaning": "c"})),
+        Step(json.dumps({"text": "a b", "same_meaning": "A  B", "other_meaning": "c"})),
         Step(RIGHT, finish="length"),
         Step(body=completion("")),
     ],
-    ids=["words", "broken", "wrong-type", "empty", "cut-off", "silent"],
+    ids=["words", "broken", "wrong-type", "empty", "dots", "copied", "cut-off", "silent"],
 )
 def test_a_wrong_answer_is_asked_for_again(server: ChatServer, tmp_path: Path, step: Step) -> None:
     server.steps = [IDEAS, step, Step(RIGHT)]

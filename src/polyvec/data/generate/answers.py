@@ -58,9 +58,9 @@ def _problem(value: dict[str, Any], schema: Schema) -> str | None:
 
 
 def _blank(value: object) -> str | None:
-    """Say where a text has no letter: a schema's minLength counts blanks too."""
+    """Say if a text has no letter: small models copy a prompt's ``...`` as if it were one."""
     if isinstance(value, str):
-        return None if value.strip() else "a text is blank"
+        return None if any(map(str.isalnum, value)) else f"a text has no letter, {value[:20]!r}"
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return next((found for part in parts if (found := _blank(part))), None)
 

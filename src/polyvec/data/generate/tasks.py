@@ -10,6 +10,8 @@ import orjson
 from polyvec.data.generate.answers import Schema, list_schema, object_schema, text_schema
 from polyvec.data.generate.prompts import Prompt
 from polyvec.data.generate.settings import GenerateSettings, Kind
+from polyvec.data.identity import text_key
+from polyvec.errors import InputError
 from polyvec.records.record import Record
 
 Answer = Mapping[str, Any]
@@ -107,14 +109,22 @@ def make_record(settings: GenerateSettings, job: Job, answer: Answer, model: str
     """Turn an answer that fits the schema into a record.
 
     Raises:
-        InputError: A text is blank.
+        InputError: A text is blank, or stands where another one should.
     """
     made = _WRITERS[settings.kind](job, answer)
+    if settings.kind != "translate":  # whose originals may be so
+        _check_distinct(made)
     return replace(
         made,
         query_id=f"{settings.kind}-{settings.seed}-{job.number}",
         source=f"generated-{settings.kind}:{model}",
     )
+
+
+def _check_distinct(record: Record) -> None:
+    texts = (record.query, *record.positives, *record.negatives)
+    if len({text_key(text) for text in texts}) < len(texts):
+        raise InputError("two of query, positive and negatives are the same text")
 
 
 def _retrieval(job: Job, answer: Answer) -> Record:
