@@ -100,8 +100,11 @@ def _run(tasks: list[Any], peer: WordPeer, folder: Path) -> Any:
     return run_benchmark(Benchmark("mine", tasks), peer, folder / "out", folder / "cache")
 
 
-def test_a_task_that_fails_does_not_lose_the_others(tmp_path: Path) -> None:
+def test_a_task_that_fails_does_not_lose_the_others(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     outcome = _run([_failing(), _retrieval(), _bitext()], WordPeer(), tmp_path)
+    assert "%|" not in capfd.readouterr().err  # no bars but ours
     failed, retrieval, bitext = outcome.tasks
     assert (failed.score, failed.error) == (None, "the hub is out of reach")
     assert (retrieval.score, bitext.score) == (1.0, 1.0)

@@ -6,9 +6,10 @@ mteb is imported here only when a benchmark is opened: it takes seconds and is a
 import difflib
 import json
 import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,17 +94,26 @@ def open_benchmark(name: str, only: Sequence[str] | None = None) -> Benchmark:
 
 
 def _mteb() -> Any:  # noqa: ANN401 (a module)
-    """Import mteb without its progress bars: ours counts all of a task's texts."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         import mteb
-        from datasets.utils.logging import disable_progress_bar
     except ImportError as error:
         raise MissingExtraError(
             'Benchmarks need mteb, which is an extra: pip install "polyvec[evaluate]".'
         ) from error
-    disable_progress_bar()
     return mteb
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep mteb's and datasets' progress bars quiet: ours counts all of a task's texts."""
+    from tqdm import tqdm
+
+    first = tqdm.__init__
+    tqdm.__init__ = partialmethod(first, disable=True)
+    try:
+        yield
+    finally:
+        tqdm.__init__ = first
 
 
 def _only(benchmark: Benchmark, names: Sequence[str] | None) -> Benchmark:
@@ -186,15 +196,16 @@ def _run(task: "AbsTask", encoder: "BenchmarkEncoder", output: Path) -> TaskOutc
     was_done = _is_done(results, task, encoder.mteb_model_meta)
     logging.getLogger("mteb").setLevel(logging.CRITICAL)  # what fails is told once, by us
     try:
-        found = mteb.evaluate(
-            encoder,
-            task,
-            cache=results,
-            raise_error=False,
-            co2_tracker=False,
-            show_progress_bar=False,
-            encode_kwargs={"batch_size": 1024, "show_progress_bar": False},
-        )
+        with _no_bars():
+            found = mteb.evaluate(
+                encoder,
+                task,
+                cache=results,
+                raise_error=False,
+                co2_tracker=False,
+                show_progress_bar=False,
+                encode_kwargs={"batch_size": 1024, "show_progress_bar": False},
+            )
     except OSError as error:
         raise OutputError(f"Results cannot be written below {output}: {error}.") from error
     name, kind = task.metadata.name, str(task.metadata.type)
