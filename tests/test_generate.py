@@ -432,13 +432,15 @@ def test_the_command_reads_a_file_of_settings(
     monkeypatch.setenv("MY_KEY", "secret")
     config = tmp_path / "generate.toml"
     config.write_text(
-        'kind = "retrieval"\ncount = 2\nlanguages = ["Thai"]\n[[endpoints]]\n'
+        'kind = "retrieval"\ncount = 2\nlanguages = "Thai"\n[[endpoints]]\n'
         f'url = "{server.url}"\nmodel = "m"\napi_key_env = "MY_KEY"\n'
     )
     done = run("generate", "--config", config, "-o", tmp_path / "out.jsonl")
     assert done.code == 0, done.err
     assert {seen.key for seen in server.seen} == {"Bearer secret"}
-    assert "secret" not in (tmp_path / "out.jsonl.journal.jsonl").read_text()
+    journal = (tmp_path / "out.jsonl.journal.jsonl").read_text()
+    assert "secret" not in journal
+    assert json.loads(journal.splitlines()[0])["languages"] == ["Thai"]
     monkeypatch.delenv("MY_KEY")
     done = run("generate", "--config", config, "-n", "3", "-o", tmp_path / "out.jsonl")
     assert "environment variable MY_KEY" in done.err

@@ -212,7 +212,8 @@ def _settings(config: Path | None, flags: dict[str, Any]) -> "GenerateSettings":
         parse_endpoint(given) if isinstance(given, str) else make_endpoint(given)
         for given in raw["endpoints"]
     )
-    raw["languages"] = tuple(raw["languages"])
+    languages = raw["languages"]
+    raw["languages"] = (languages,) if isinstance(languages, str) else tuple(languages)
     raw["prompts"] = None if raw["prompts"] is None else Path(raw["prompts"])
     return GenerateSettings(**raw)
 
