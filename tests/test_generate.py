@@ -27,7 +27,7 @@ from polyvec.data.generate.settings import (
     make_endpoint,
     parse_endpoint,
 )
-from polyvec.data.generate.tasks import Inputs
+from polyvec.data.generate.tasks import Inputs, read_ideas
 from polyvec.engine.peers import open_peer
 from polyvec.engine.rows import Columns
 from polyvec.errors import InputError, OutputError, RemoteError, ResumeError
@@ -124,6 +124,17 @@ def test_translation_keeps_the_shape_of_every_record(server: ChatServer, tmp_pat
     assert [r.task for r in records] == ["retrieval"] * 2 + ["sts"] * 2
     assert not any(r.positive_ids for r in records)
     assert sorted("French" in seen.prompt for seen in server.seen) == [False, False, True, True]
+
+
+def test_numbers_before_ideas_are_no_part_of_them() -> None:
+    ideas = ["1. Find it", "12) Find that", "- Sort it", "3D models: find them", "4.  x"]
+    assert read_ideas({"ideas": ideas}) == [
+        "Find it",
+        "Find that",
+        "Sort it",
+        "3D models: find them",
+        "x",
+    ]
 
 
 def test_models_are_mixed_by_weight_and_ideas_cross(tmp_path: Path) -> None:

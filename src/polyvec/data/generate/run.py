@@ -27,6 +27,7 @@ from polyvec.data.generate.tasks import (
     judge_prompt,
     make_job,
     make_record,
+    read_ideas,
 )
 from polyvec.engine.peers import Peer
 from polyvec.errors import OutputError, RemoteError
@@ -257,7 +258,7 @@ class Generator:
 
     async def _ask_ideas(self, number: int) -> bool:
         prompt = idea_prompt(self.settings, self.prompt, number)
-        asked = await self.pool.ask(f"ideas/{number}", prompt, IDEAS, lambda a, _: a["ideas"])
+        asked = await self.pool.ask(f"ideas/{number}", prompt, IDEAS, lambda a, _: read_ideas(a))
         ideas = asked.value or []
         return self._write({"type": "ideas", "number": number, "ideas": ideas, **asked.facts()})
 

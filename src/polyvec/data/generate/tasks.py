@@ -1,6 +1,7 @@
 """What each kind asks for, and how an answer becomes a record."""
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,6 +42,9 @@ _CLAIMS: dict[Kind, str] = {
 }
 
 
+_NUMBER = re.compile(r"^\s*(?:\d+[.):]|[-*])\s+")
+
+
 @dataclass(frozen=True)
 class Passage:
     """One of the user's own texts."""
@@ -75,6 +79,12 @@ def idea_prompt(settings: GenerateSettings, prompt: Prompt, number: int) -> str:
     """Return the prompt of a request for ideas."""
     draw = _draw(settings, "ideas", number)
     return prompt.fill(prompt.ideas, draw, count=settings.ideas_per_request, about=_about(settings))
+
+
+def read_ideas(answer: Answer) -> list[str]:
+    """Return the ideas of an answer; numbers that a model put before them are no part of them."""
+    bare = (_NUMBER.sub("", idea).strip() for idea in answer["ideas"])
+    return [idea for idea in bare if idea]
 
 
 def make_job(
