@@ -25,7 +25,7 @@ class Estimate:
     """Weights, gradients and Adam's two moments on this rank."""
     available_gb: float
     peak_gb: float
-    """The most memory one step on the largest of the first batches took."""
+    """The most memory the first batch's pass took, and Adam's moments."""
     tokens_per_step: float
     tokens_per_s: float
     seconds: float
@@ -40,12 +40,18 @@ def state_gb(network: nn.Module, parallel: Parallel, ranks: Ranks) -> float:
     return (weights + 3 * learning) * 4 / spread / 1e9
 
 
+def moments_gb(network: nn.Module, parallel: Parallel, ranks: Ranks) -> float:
+    """Return the memory of Adam's two moments, which are there from the first step on."""
+    learning = sum(p.numel() for p in trained(network).values())
+    return 8 * learning / (ranks.world if parallel == "fsdp" else 1) / 1e9
+
+
 def activation_gb(network: Network, max_tokens: int) -> float:
     """Return about what one pass of ``max_tokens`` keeps for its gradients.
 
     Per token and layer the block keeps some 10 rows of the hidden size in fp32 (two norms, the
     residual stream, rotated heads) and, in the precision of products, 6 of the hidden size and 4 of
-    the feed-forward; measured on the 135M and the MiniLM shape it is within 30%.
+    the feed-forward. Attention's weights (products, on a CPU) are not counted.
     """
     shape, size = network.files.architecture, network.dtype.itemsize
     a_layer = shape.hidden_size * (10 * 4 + 6 * size) + shape.intermediate_size * 4 * size

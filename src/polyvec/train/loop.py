@@ -23,7 +23,14 @@ from polyvec.train.checkpoint import (
     write_checkpoint,
     write_model,
 )
-from polyvec.train.estimate import Estimate, activation_gb, available_gb, state_gb, time_step
+from polyvec.train.estimate import (
+    Estimate,
+    activation_gb,
+    available_gb,
+    moments_gb,
+    state_gb,
+    time_step,
+)
 from polyvec.train.evaluation import HeldOut, evaluate, read_held_out
 from polyvec.train.journal import Journal, draw_curves, duration, memory_gb
 from polyvec.train.lora import folded, is_adapter, write_adapter
@@ -344,7 +351,7 @@ class _Loop:
         estimate = Estimate(
             weights,
             free,
-            memory_gb(self.ranks.device) + (weights / 2 if weights else 0),
+            memory_gb(self.ranks.device) + moments_gb(ready.network, ready.parallel, self.ranks),
             tokens,
             tokens / spent,
             spent * ready.steps,
