@@ -15,6 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from polyvec.kernels import rows
+from polyvec.kernels.rotation import LANES
+from polyvec.kernels.rows import Heads, compiled
 from polyvec.model.packing import Packed
 from polyvec.model.parts import Projection, add, attend, row_blocks
 from polyvec.spec import Attention, LlamaArchitecture, Rope
@@ -71,28 +74,44 @@ def block(states_TD: Tensor, layer: Layer, context: Context) -> Tensor:
 def self_attention(normed_TD: Tensor, layer: Layer, context: Context) -> Tensor:
     """Return ``[T, H * E]``: every text's tokens attend within their own text."""
     shape = context.architecture
-    heads, kv_heads = shape.num_heads, shape.num_kv_heads
-    qkv = layer.qkv(normed_TD).unflatten(-1, (heads + 2 * kv_heads, shape.head_dim))
-    rotating, values = qkv.split((heads + kv_heads, kv_heads), dim=1)
-    if layer.query_gain_E is not None and layer.key_gain_E is not None:
-        queries, keys = rotating.split((heads, kv_heads), dim=1)
-        queries = rms_norm(queries, layer.query_gain_E, shape.norm_eps, context.dtype)
-        keys = rms_norm(keys, layer.key_gain_E, shape.norm_eps, context.dtype)
-        rotating = torch.cat((queries, keys), dim=1)
-    queries, keys = rotate(rotating, context.rotation).split((heads, kv_heads), dim=1)
+    sizes = (shape.num_heads, shape.num_kv_heads, shape.num_kv_heads)
+    qkv = _positioned(layer.qkv(normed_TD), layer, context)
+    queries, keys, values = qkv.split(sizes, dim=1)
     causal = context.attention == "causal"
     return attend(queries, keys, values, context.packed, causal, shape.sliding_window)
 
 
+def _positioned(qkv_TX: Tensor, layer: Layer, context: Context) -> Tensor:
+    """Norm heads where the family does, and turn queries and keys: ``[T, H + 2K, E]``."""
+    shape = context.architecture
+    heads, kv_heads, size = shape.num_heads, shape.num_kv_heads, shape.head_dim
+    if compiled(qkv_TX, width=size, unit=2 * LANES):
+        gains = (layer.query_gain_E, layer.key_gain_E)
+        angles = context.rotation.cos.squeeze(1), context.rotation.sin.squeeze(1)
+        return rows.heads(qkv_TX, Heads(heads, kv_heads, size, *gains, shape.norm_eps), angles)
+    qkv = qkv_TX.unflatten(-1, (heads + 2 * kv_heads, size))
+    queries, keys, values = qkv.split((heads, kv_heads, kv_heads), dim=1)
+    if layer.query_gain_E is not None and layer.key_gain_E is not None:
+        queries = rms_norm(queries, layer.query_gain_E, shape.norm_eps, context.dtype)
+        keys = rms_norm(keys, layer.key_gain_E, shape.norm_eps, context.dtype)
+        return torch.cat(
+            (rotate(queries, context.rotation), rotate(keys, context.rotation), values), 1
+        )
+    turned = rotate(qkv[:, : heads + kv_heads], context.rotation)
+    return torch.cat((turned, values), dim=1)
+
+
 def rms_norm(x: Tensor, gain: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     """Root-mean-square norm over the last axis, computed in fp32, given back in ``dtype``."""
+    if x.dtype == torch.float32 and compiled(x, gain, width=x.shape[-1]):
+        return rows.rms_norm(x, gain, eps, dtype)
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     scale = norm.square().div(x.shape[-1]).add(eps).rsqrt()
     if torch.is_grad_enabled():
         return (x * scale * gain).to(dtype)
     y = torch.empty(x.shape, dtype=dtype, device=x.device)
-    for rows in row_blocks(x):
-        y[rows] = (x[rows] * scale[rows]).mul_(gain)
+    for part in row_blocks(x):
+        y[part] = (x[part] * scale[part]).mul_(gain)
     return y
 
 
@@ -104,8 +123,8 @@ def rotate(x_THE: Tensor, rotation: Rotation) -> Tensor:
     if torch.is_grad_enabled():
         return _rotate(x_THE.float(), *rotation).to(x_THE.dtype)
     y_THE = torch.empty(x_THE.shape, dtype=x_THE.dtype, device=x_THE.device)
-    for rows in row_blocks(x_THE):
-        y_THE[rows] = _rotate(x_THE[rows].float(), rotation.cos[rows], rotation.sin[rows])
+    for part in row_blocks(x_THE):
+        y_THE[part] = _rotate(x_THE[part].float(), rotation.cos[part], rotation.sin[part])
     return y_THE
 
 

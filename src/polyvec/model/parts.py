@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyvec.kernels import rows
 from polyvec.model.packing import Packed, Run
 
 _BLOCK_ELEMENTS = 2**18
@@ -169,6 +170,9 @@ def add(states_TD: Tensor, update_TD: Tensor) -> Tensor:
     """Add to the fp32 residual stream, in place when no gradient needs the old value."""
     if torch.is_grad_enabled():
         return states_TD + update_TD
-    for rows in row_blocks(states_TD):
-        states_TD[rows] += update_TD[rows]
+    if rows.compiled(states_TD, update_TD, width=states_TD.shape[-1]):
+        rows.add(states_TD, update_TD)
+        return states_TD
+    for part in row_blocks(states_TD):
+        states_TD[part] += update_TD[part]
     return states_TD
