@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polyvec.kernels import rows
 from polyvec.model.packing import Packed
 from polyvec.model.parts import Projection, attend, row_blocks
 from polyvec.spec import BertArchitecture
@@ -106,7 +107,10 @@ def add_norm(states_TD: Tensor, update_TD: Tensor, norm: Norm, eps: float) -> Te
     width = states_TD.shape[-1:]
     if torch.is_grad_enabled():
         return F.layer_norm(states_TD + update_TD, width, norm.gain_D, norm.bias_D, eps)
-    for rows in row_blocks(states_TD):
-        summed = states_TD[rows].add_(update_TD[rows])
-        states_TD[rows] = F.layer_norm(summed, width, norm.gain_D, norm.bias_D, eps)
+    if rows.compiled(states_TD, update_TD, width=width[0]):
+        rows.add_layer_norm(states_TD, update_TD, norm, eps)
+        return states_TD
+    for part in row_blocks(states_TD):
+        summed = states_TD[part].add_(update_TD[part])
+        states_TD[part] = F.layer_norm(summed, width, norm.gain_D, norm.bias_D, eps)
     return states_TD
