@@ -58,8 +58,8 @@ from llama_rows import (
 from polyvec.engine.embedder import Embedder
 from polyvec.hub import resolve
 from polyvec.model.files import ModelFiles, open_model
-from polyvec.model.quants import dequantize
 from polyvec.model.names import gguf_name
+from polyvec.model.quants import dequantize
 from polyvec.publish.export import export
 from polyvec.publish.kquants import quantize
 
