@@ -5,7 +5,7 @@
 ``train.jsonl`` has pairs (a short line or paragraph in another language, the English one; a short
 line in any language, the start of the long description; a help page's title, its body), in random
 order, and ``held_out.jsonl`` queries of one test each language: a short line in X that must find
-the English long description among those of ``DOCUMENTS`` packages (XL of docs/benchmark.md), and
+the English long description among those of ``DOCUMENTS`` packages (XL of docs/benchmarks.md), and
 help paragraphs. Nothing on the held-out side of :mod:`polyvec.sources.split` is trained on.
 """
 
