@@ -3,8 +3,8 @@
 Writes a folder of Llama-3.1-8B's shape with random weights, a layer at a time, in bf16 (436 MB a
 layer and 1.05 GB of token table), to a temporary place, and embeds 256 texts of 128 tokens with
 each contender. ``tokens_per_s`` is as measured; ``tokens_per_s_of_32`` is what it is at 32 layers,
-where all cost but the layers' is left out. Peak memory is what the stated number of layers took: only
-streaming's does not grow with them, so state 32 to see the others'.
+where all cost but the layers' is left out. Peak memory is what the stated number of layers took:
+only streaming's does not grow with them, so state 32 to see the others'.
 
 Up to 3 layers every contender is loaded at once and rounds go in turn; above, memory allows only
 one at a time.
