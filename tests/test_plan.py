@@ -1,9 +1,11 @@
 import math
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from polyvec.engine.plan import even_share, even_tokens, plan_batches, windows
+from polyvec.engine.workers import ahead, map_ahead, workers
 
 LENGTHS = st.lists(st.integers(0, 60), max_size=40)
 BUDGET = st.integers(1, 100)
@@ -63,3 +65,30 @@ def test_super_batches_are_alike() -> None:
 def test_windows_cover_every_text_once(count: int) -> None:
     covered = [index for window in windows(count) for index in range(window.start, window.stop)]
     assert covered == list(range(count))
+
+
+def test_a_worker_keeps_to_its_core() -> None:
+    """Also after the calling thread's number was put back, and after operators ran."""
+    pool = workers(2)
+    before = torch.get_num_threads()
+
+    def threads(_: int) -> int:
+        torch.zeros(2**20).cos()
+        return torch.get_num_threads()
+
+    assert set(pool.map(threads, range(8))) == {1}
+    assert torch.get_num_threads() == before
+
+
+def test_results_come_in_order_and_no_more_is_begun_than_allowed() -> None:
+    begun: list[int] = []
+
+    def square(number: int) -> int:
+        begun.append(number)
+        return number * number
+
+    results = map_ahead(workers(2), square, range(100), ahead=3)
+    assert [next(results) for _ in range(4)] == [0, 1, 4, 9]
+    assert len(begun) <= 7
+    results.close()
+    assert list(ahead(square, [1, 2, 3])) == [1, 4, 9]
