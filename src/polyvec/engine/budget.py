@@ -26,8 +26,9 @@ from polyvec.spec import Architecture, BertArchitecture, LlamaArchitecture
 MAX_SUPER_TOKENS = 32_768
 """More tokens in step gain nothing: a layer's reading is a few percent of its products by then."""
 _MIN_BATCH_TOKENS = 256
-_MARGIN_BYTES = 96 * 2**20
-"""Threads' stacks, oneDNN's code and scratch, results on their way."""
+_MARGIN_BYTES = 224 * 2**20
+"""Threads' stacks, oneDNN's code and scratch, results on their way, and what malloc keeps of freed
+memory for each thread: up to 100 MB was seen."""
 _SCRATCH_BYTES = 32 * 2**20
 _INT4_BITS = 4.25
 
@@ -113,7 +114,8 @@ def _blocks_bytes(files: ModelFiles, holding: Holding, layer: int) -> int:
 def _batch_token_bytes(shape: Architecture, itemsize: int) -> int:
     heads = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
     wide = 2 * min(shape.intermediate_size, 4096) + 2 * shape.intermediate_size
-    return itemsize * (3 * heads + 4 * shape.hidden_size + wide) + 4 * shape.hidden_size
+    made = itemsize * (3 * heads + 4 * shape.hidden_size + wide) + 4 * shape.hidden_size
+    return made * 3 // 2  # malloc keeps half as much again, as measured
 
 
 def _super_token_bytes(shape: Architecture) -> int:
