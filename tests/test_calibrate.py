@@ -42,7 +42,7 @@ def test_it_is_measured_once_for_a_machine(
     model.encode_document(many)
     model.encode_document(many)
     assert calls == [1]
-    assert model.max_batch_tokens in embedder._CANDIDATES
+    assert model.max_batch_tokens in calibrate.CANDIDATES
     assert np.abs(model.encode_document(few) - expected).max() < 1e-6
     again = load(str(tmp_path / "m"), precision="fp32")
     again.encode_document(many)

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyvec.engine.embedder import MAX_BATCH_TOKENS, Embedder, _batch_tokens, load
+from polyvec.engine.calibrate import MAX_BATCH_TOKENS, batch_tokens
+from polyvec.engine.embedder import Embedder, load
 from polyvec.errors import (
     DeviceError,
     InputError,
@@ -415,10 +416,10 @@ def test_wide_models_get_smaller_batches(folder: Path) -> None:
     shape = open_model(folder).architecture
     assert isinstance(shape, LlamaArchitecture)
     wide = replace(shape, num_heads=32, num_kv_heads=8, head_dim=128)
-    assert _batch_tokens(shape, torch.bfloat16, CPU) == MAX_BATCH_TOKENS[torch.bfloat16]
+    assert batch_tokens(shape, torch.bfloat16, CPU) == MAX_BATCH_TOKENS[torch.bfloat16]
     wider = replace(wide, num_heads=64, num_kv_heads=64)
-    assert _batch_tokens(wide, torch.bfloat16, CPU) == 2_048
-    assert _batch_tokens(wider, torch.bfloat16, CPU) == 512
+    assert batch_tokens(wide, torch.bfloat16, CPU) == 2_048
+    assert batch_tokens(wider, torch.bfloat16, CPU) == 512
 
 
 def test_pooled_tokens_become_the_vectors_of_their_texts(embedder: Embedder) -> None:

@@ -20,11 +20,39 @@ from polyvec.hub import cache_folder
 from polyvec.model.packing import Packed
 from polyvec.spec import Architecture
 
+MAX_BATCH_TOKENS = {torch.float32: 1_024, torch.bfloat16: 2_048}
+"""Of a batch on one core: rows enough for the products to run near their peak, few enough to stay
+in cache: measured on the default backbone (dev/LOG.md). bf16 and int8 on AMX need more rows than
+fp32 to be fed."""
+
+_DEVICE_BATCH_TOKENS = 16_384
+"""On a GPU: enough that its products run at their peak; not measured yet."""
+
+CANDIDATES = (512, 1_024, 2_048, 4_096)
+_MAX_KEPT_BYTES = 31 * 2**20
+
 FILE = "calibration.json"
 _TEXT_TOKENS = 128
 _ROUNDS = 3
 _MAX_SECONDS = 3.0
 """After so long the best found is taken, and larger batches are not tried."""
+
+
+def batch_tokens(shape: Architecture, dtype: torch.dtype, device: torch.device) -> int:
+    """Return a batch's tokens until they are measured on this machine."""
+    if device.type != "cpu":
+        return _DEVICE_BATCH_TOKENS
+    return min(MAX_BATCH_TOKENS[dtype], fitting_tokens(shape, dtype))
+
+
+def fitting_tokens(shape: Architecture, dtype: torch.dtype) -> int:
+    """Return the most tokens of a batch that is fast.
+
+    A batch's queries, keys and values must stay under the 32 MiB above which malloc gives every
+    block back to the kernel.
+    """
+    width = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
+    return max(256, _MAX_KEPT_BYTES // (width * dtype.itemsize) // 256 * 256)
 
 
 def calibrated_tokens(

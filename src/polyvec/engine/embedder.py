@@ -11,7 +11,12 @@ import numpy.typing as npt
 import torch
 
 from polyvec.engine.budget import MAX_SUPER_TOKENS, Plan, plan_memory
-from polyvec.engine.calibrate import calibrated_tokens
+from polyvec.engine.calibrate import (
+    CANDIDATES,
+    batch_tokens,
+    calibrated_tokens,
+    fitting_tokens,
+)
 from polyvec.engine.cpu import compute_dtype, cpu_name, pick_device, pick_precision
 from polyvec.engine.holding import choices
 from polyvec.engine.plan import WeightsWanted, even_share, even_tokens, plan_batches, windows
@@ -24,25 +29,15 @@ from polyvec.model.files import ModelFiles, open_model
 from polyvec.model.packing import Packed
 from polyvec.model.pooling import pool, shape_vectors
 from polyvec.model.tokens import OnEmpty, Tokenizer, Tokens, Truncate, check_texts
-from polyvec.spec import Architecture, Attention, Pooling, Role, Spec, check_choice
+from polyvec.spec import Attention, Pooling, Role, Spec, check_choice
 
 Vectors = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with (texts, tokens) finished since the last call."""
 
-MAX_BATCH_TOKENS = {torch.float32: 1_024, torch.bfloat16: 2_048}
-"""Of a batch on one core: rows enough for the products to run near their peak, few enough to stay
-in cache: measured on the default backbone (dev/LOG.md). bf16 and int8 on AMX need more rows than
-fp32 to be fed."""
 
-_DEVICE_BATCH_TOKENS = 16_384
-"""On a GPU: enough that its products run at their peak; not measured yet."""
-
-_CANDIDATES = (512, 1_024, 2_048, 4_096)
 _CALIBRATED_FROM_TOKENS = 65_536
 """Work of some seconds: a fraction of one is spent to find what suits the machine."""
-
-_MAX_KEPT_BYTES = 31 * 2**20
 
 
 @dataclass(frozen=True)
@@ -78,10 +73,10 @@ class Embedder:
         """Of products, picked or given: ``fp32``, ``bf16``, ``int8`` or ``packed``."""
         self.dtype = compute_dtype(self.precision)
         holdings = choices(weights, self.precision, files)
-        tokens = max_batch_tokens or _batch_tokens(files.architecture, self.dtype, self.device)
+        tokens = max_batch_tokens or batch_tokens(files.architecture, self.dtype, self.device)
         self.plan = Plan(holdings[0], tokens, MAX_SUPER_TOKENS)
         """Where the weights are, and how many tokens go together."""
-        self._most_tokens = _fitting_tokens(files.architecture, self.dtype)
+        self._most_tokens = fitting_tokens(files.architecture, self.dtype)
         self._is_calibrated = max_batch_tokens is not None
         if memory_bytes is not None:
             if self.device.type != "cpu":
@@ -269,7 +264,7 @@ class Embedder:
         """Take the number of tokens in a batch that is fastest on this machine."""
         self._is_calibrated = True
         if self.runner.is_resident and self.device.type == "cpu":
-            fitting = [n for n in _CANDIDATES if n <= self._most_tokens]
+            fitting = [n for n in CANDIDATES if n <= self._most_tokens]
             tokens = calibrated_tokens(
                 self.runner, self.files.architecture, self.precision, fitting or [256]
             )
@@ -372,23 +367,6 @@ def load(
     stated = {**place.facts, **{name: value for name, value in given.items() if value is not None}}
     files = open_model(place.path, stated)
     return Embedder(files, precision, device, max_batch_tokens, weights, memory_bytes)
-
-
-def _batch_tokens(shape: Architecture, dtype: torch.dtype, device: torch.device) -> int:
-    """Return a batch's tokens until they are measured on this machine."""
-    if device.type != "cpu":
-        return _DEVICE_BATCH_TOKENS
-    return min(MAX_BATCH_TOKENS[dtype], _fitting_tokens(shape, dtype))
-
-
-def _fitting_tokens(shape: Architecture, dtype: torch.dtype) -> int:
-    """Return the most tokens of a batch that is fast.
-
-    A batch's queries, keys and values must stay under the 32 MiB above which malloc gives every
-    block back to the kernel.
-    """
-    width = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
-    return max(256, _MAX_KEPT_BYTES // (width * dtype.itemsize) // 256 * 256)
 
 
 def _options(dimensions: int | None, truncate: Truncate, on_empty: OnEmpty) -> dict[str, Any]:
