@@ -73,5 +73,13 @@ class TrainingError(PolyvecError):
     """A training run whose loss or gradients are no numbers any more."""
 
 
+class IndexMissingError(PolyvecError):
+    """No search index where one was looked for; the message names the command that makes it."""
+
+
+class IndexMismatchError(PolyvecError):
+    """A search index of another model, cut or version; the message names what migrates it."""
+
+
 class TruncationWarning(UserWarning):
     """Some texts were longer than the model reads and were cut."""

@@ -1,0 +1,375 @@
+"""The index's tables in LanceDB: one face for a folder and for ``s3://``.
+
+Three tables. ``facts`` has one row, which names the table of chunks in use; ``documents`` has a row
+a file; ``chunks_<fingerprint>`` has a row a chunk, vector included. Another model gets a table of
+its own, so that a migration can stop anywhere. Rows are written by ``merge_insert`` alone: plain
+appends do not keep ids unique when several processes write. A commit that another writer overtook
+is made again on the newer version.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+import orjson
+
+from polyvec.errors import (
+    IndexMismatchError,
+    IndexMissingError,
+    InputError,
+    MissingExtraError,
+)
+from polyvec.search.rows import FORMAT, Chunk, Document, Hit, IndexInfo, Vectors
+from polyvec.search.tables import (
+    CHUNK_COLUMNS,
+    chunk_of,
+    chunk_rows,
+    chunk_schema,
+    document_of,
+    document_rows,
+    document_schema,
+    facts_rows,
+    facts_schema,
+)
+from polyvec.search.where import Where, one_of
+
+if TYPE_CHECKING:
+    import pyarrow
+    from lancedb import DBConnection
+    from lancedb.query import LanceQueryBuilder, LanceVectorQueryBuilder
+    from lancedb.table import Table
+
+_Query = TypeVar("_Query", bound="LanceQueryBuilder")
+
+FACTS, DOCUMENTS = "facts", "documents"
+QUANTIZE_FROM_CHUNKS = 20_000
+"""Below it, comparing with every vector is exact and takes milliseconds."""
+REFINE_FACTOR = 10
+"""Candidates a wanted result, compared again by their whole vectors: recall 0.72 becomes 1.0."""
+_CLAUSE_IDS = 1_000
+_OLD_VERSIONS_KEPT = timedelta(hours=1)
+
+
+class Store:
+    """An open index. Make one with :meth:`create` or :meth:`open`."""
+
+    def __init__(self, uri: str, database: "DBConnection", info: IndexInfo) -> None:
+        self.uri, self.info, self._database = uri, info, database
+        self._chunks: Table = database.open_table(chunks_name(info.fingerprint))
+        self._documents: Table = database.open_table(DOCUMENTS)
+
+    @classmethod
+    def create(
+        cls, uri: str, info: IndexInfo, storage_options: Mapping[str, str] | None = None
+    ) -> "Store":
+        """Make an index, or open the one that is there if it has the same facts.
+
+        Args:
+            uri: A folder, or ``s3://bucket/prefix``.
+            info: The facts of the index.
+            storage_options: Of an object store, e.g. ``endpoint`` and ``allow_http``; keys and
+                regions are otherwise read from the environment, as AWS's tools do.
+
+        Raises:
+            IndexMismatchError: An index of another model or cut is there.
+            MissingExtraError: LanceDB is not installed.
+        """
+        database = _connect(uri, storage_options)
+        found = _read_facts(database)
+        if found is None:
+            database.create_table(DOCUMENTS, schema=document_schema(), exist_ok=True)
+            name = chunks_name(info.fingerprint)
+            database.create_table(name, schema=chunk_schema(info.dimension), exist_ok=True)
+            database.create_table(FACTS, schema=facts_schema(), exist_ok=True)
+            write_facts(database, info)
+            found = info
+        check_same(uri, found, info.fingerprint, info.model)
+        if found.chunking != info.chunking:
+            raise _other_cut(uri, found, info)
+        return cls(uri, database, found)
+
+    @classmethod
+    def open(
+        cls,
+        uri: str,
+        fingerprint: str | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> "Store":
+        """Open an index that exists.
+
+        Args:
+            uri: As for :meth:`create`.
+            fingerprint: Of the model that will ask; None opens the index without asking, to find
+                out which model that is (``store.info.model``).
+            storage_options: As for :meth:`create`.
+
+        Raises:
+            IndexMissingError: There is none.
+            IndexMismatchError: It has vectors of another model, or a newer format.
+            MissingExtraError: LanceDB is not installed.
+        """
+        if "://" not in uri and not Path(uri).is_dir():
+            raise _no_index(uri)  # connecting would make the folder
+        database = _connect(uri, storage_options)
+        info = _read_facts(database)
+        if info is None:
+            raise _no_index(uri)
+        if fingerprint is not None:
+            check_same(uri, info, fingerprint)
+        return cls(uri, database, info)
+
+    # Reading
+
+    def count(self) -> int:
+        """Return how many chunks there are."""
+        return int(self._chunks.count_rows())
+
+    def documents(self) -> list[Document]:
+        """Return every file the index knows, failed ones too, by path."""
+        rows = self._documents.search().limit(None).to_arrow().to_pylist()
+        return sorted((document_of(row) for row in rows), key=lambda d: d.path)
+
+    def search_dense(
+        self, vector: Vectors, limit: int = 10, where: Where | None = None, *, exact: bool = False
+    ) -> list[Hit]:
+        """Return the chunks nearest to a vector, best first, by cosine similarity.
+
+        Args:
+            vector: ``float32 [dimension]``, of a query.
+            limit: How many at most.
+            where: Which chunks count; None is all.
+            exact: Compare with every vector, index or not.
+
+        Raises:
+            InputError: The vector has another length than the index's.
+        """
+        asked = np.asarray(vector, dtype=np.float32)
+        if asked.shape != (self.info.dimension,):
+            raise InputError(
+                f"A vector [{self.info.dimension}] is needed to search {self.uri}; given: "
+                f"{list(asked.shape)}."
+            )
+        begun = self._chunks.search(asked, vector_column_name="vector", query_type="vector")
+        query = cast("LanceVectorQueryBuilder", begun).distance_type("cosine")
+        query = query.select([*CHUNK_COLUMNS, "_distance"]).limit(_checked(limit))
+        query = query.bypass_vector_index() if exact else query.refine_factor(REFINE_FACTOR)
+        found = _filtered(query, where).to_arrow().to_pylist()
+        return [Hit(chunk_of(row), 1.0 - row["_distance"]) for row in found]
+
+    def search_text(self, query: str, limit: int = 10, where: Where | None = None) -> list[Hit]:
+        """Return the chunks that have a query's words, best first, by BM25.
+
+        Words are ICU's: Chinese, Japanese and Thai are cut by their dictionaries. Nothing in the
+        query is an operator. A chunk needs one of the words, not all.
+        """
+        if not self._has_index("text") or not query.strip():
+            return []
+        from lancedb.query import MatchQuery
+
+        words = MatchQuery(query, "text")  # type: ignore[call-arg]  # the others have defaults
+        asked = self._chunks.search(words, query_type="fts")
+        asked = asked.select([*CHUNK_COLUMNS, "_score"]).limit(_checked(limit))
+        found = _filtered(asked, where).to_arrow().to_pylist()
+        return [Hit(chunk_of(row), row["_score"]) for row in found]
+
+    def vectors_of(self, chunk_ids: Sequence[str]) -> Vectors:
+        """Return the vectors ``float32 [len(chunk_ids), dimension]`` of chunks, in their order.
+
+        Raises:
+            InputError: No chunk of that id.
+        """
+        known = self._vectors_by("chunk_id", chunk_ids)
+        missing = [chunk_id for chunk_id in chunk_ids if chunk_id not in known]
+        if missing:
+            raise InputError(f"{self.uri} has no chunk {missing[0]!r} ({len(missing)} missing).")
+        empty = np.zeros((0, self.info.dimension), dtype=np.float32)
+        return np.stack([known[i] for i in chunk_ids]) if chunk_ids else empty
+
+    def known_vectors(self, text_ids: Sequence[str]) -> dict[str, Vectors]:
+        """Return the vectors that are here already, of texts by the hash of what is embedded."""
+        return self._vectors_by("text_id", text_ids)
+
+    def chunks_of(self, path: str) -> list[Chunk]:
+        """Return a file's chunks in order, e.g. to show what stands around a hit."""
+        rows = self._rows(one_of("path", [path]), CHUNK_COLUMNS)
+        return sorted((chunk_of(row) for row in rows), key=lambda chunk: chunk.ordinal)
+
+    def chunk_counts(self) -> dict[str, int]:
+        """Return how many chunks each path has, to be compared with what ``documents`` says."""
+        column = self._chunks.search().select(["path"]).limit(None).to_arrow()["path"]
+        counted = column.value_counts().to_pylist()
+        return {row["values"]: row["counts"] for row in counted}
+
+    def _vectors_by(self, column: str, ids: Sequence[str]) -> dict[str, Vectors]:
+        known: dict[str, Vectors] = {}
+        for part in _parts(list(dict.fromkeys(ids))):
+            asked = self._chunks.search().where(one_of(column, part)).limit(None)
+            table = asked.select([column, "vector"]).to_arrow().combine_chunks()
+            values = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            rows = values.reshape(-1, self.info.dimension).astype(np.float32, copy=False)
+            known |= dict(zip(table[column].to_pylist(), rows, strict=True))
+        return known
+
+    def _rows(self, condition: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+        query = self._chunks.search().where(condition).select(list(columns)).limit(None)
+        return list(query.to_arrow().to_pylist())
+
+    def _has_index(self, column: str) -> bool:
+        return any(list(index.columns) == [column] for index in self._chunks.list_indices())
+
+    # Writing
+
+    def put_chunks(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        """Write chunks with their vectors ``float32 [len(chunks), dimension]``; ids replace.
+
+        One commit: readers see all of them or none.
+
+        Raises:
+            InputError: As many vectors of that length are not given.
+        """
+        if vectors.shape != (len(chunks), self.info.dimension):
+            raise InputError(
+                f"{len(chunks)} chunks need vectors [{len(chunks)}, {self.info.dimension}]; "
+                f"given: {list(vectors.shape)}."
+            )
+        if chunks:
+            merge(self._chunks, "chunk_id", chunk_rows(chunks, vectors))
+
+    def put_documents(self, documents: Sequence[Document]) -> None:
+        """Write what became of files; a path replaces its row."""
+        if documents:
+            merge(self._documents, "path", document_rows(documents))
+
+    def delete_stale(self, kept: Mapping[str, str]) -> None:
+        """Delete the chunks of paths that are of another version than the one kept.
+
+        Args:
+            kept: A path to the ``source_id`` that stays; an empty one deletes all of the path's.
+        """
+        for part in _parts(list(kept)):
+            current = [kept[path] for path in part if kept[path]]
+            stays = f" AND NOT ({one_of('source_id', current)})" if current else ""
+            self._chunks.delete(f"({one_of('path', part)}){stays}")
+
+    def delete_documents(self, paths: Sequence[str]) -> None:
+        """Forget files: their chunks first, so that an interruption is seen and mended."""
+        self.delete_stale(dict.fromkeys(paths, ""))
+        for part in _parts(list(paths)):
+            self._documents.delete(one_of("path", part))
+
+    def refresh(self) -> None:
+        """Bring the indexes up to the rows, and merge the small files that commits leave.
+
+        Searching is right without it: rows no index has yet are compared one by one.
+        """
+        if self.count() == 0:
+            return
+        from lancedb.index import FTS, BTree, IvfRq
+
+        for column in ("chunk_id", "text_id", "path"):
+            if not self._has_index(column):
+                self._chunks.create_index(column, config=BTree())
+        if not self._has_index("text"):
+            words = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False)
+            self._chunks.create_index("text", config=words)
+        if self.count() >= QUANTIZE_FROM_CHUNKS and not self._has_index("vector"):
+            self._chunks.create_index("vector", config=IvfRq(distance_type="cosine"))
+        for table in (self._chunks, self._documents):
+            table.optimize(cleanup_older_than=_OLD_VERSIONS_KEPT)
+
+
+def chunks_name(fingerprint: str) -> str:
+    """Return the name of the table of a model's chunks."""
+    return f"chunks_{fingerprint}"
+
+
+def write_facts(database: "DBConnection", info: IndexInfo) -> None:
+    """Make facts those of the index, in one commit."""
+    merge(database.open_table(FACTS), "key", facts_rows(orjson.dumps(info.facts()).decode()))
+
+
+def merge(table: "Table", key: str, rows: "pyarrow.Table") -> None:
+    """Write rows under a key: new ones are added, known ones replaced."""
+    writer = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
+    writer.execute(rows)
+
+
+def check_same(uri: str, info: IndexInfo, fingerprint: str, model: str = "this model") -> None:
+    """Refuse a model that did not make the index's vectors.
+
+    Raises:
+        IndexMismatchError: It did not; the message names the command that migrates.
+    """
+    if info.fingerprint != fingerprint:
+        raise IndexMismatchError(
+            f"The index {uri} has vectors of {info.model} (fingerprint {info.fingerprint}), and "
+            f"{model} has {fingerprint}: their vectors cannot be compared. Use --model "
+            f"{info.model}, or embed the index anew: polyvec index {info.root} --index {uri} "
+            "--model MODEL --migrate"
+        )
+
+
+def _connect(uri: str, storage_options: Mapping[str, str] | None) -> "DBConnection":
+    options = dict(storage_options) if storage_options else None
+    return _lancedb().connect(uri, read_consistency_interval=timedelta(0), storage_options=options)
+
+
+def _lancedb() -> ModuleType:
+    try:
+        import lancedb
+    except ImportError as error:
+        raise MissingExtraError(
+            "Indexes are kept by LanceDB, which is not installed: pip install 'polyvec[search]'."
+        ) from error
+    return lancedb
+
+
+def _read_facts(database: "DBConnection") -> IndexInfo | None:
+    """Return the facts of an index, None where there is none yet.
+
+    The facts are written last, so an index that was being made has none either.
+    """
+    if FACTS not in database.list_tables(limit=1_000).tables:
+        return None
+    rows = database.open_table(FACTS).search().limit(None).to_arrow().to_pylist()
+    if not rows:
+        return None
+    facts = orjson.loads(rows[0]["value"])
+    if facts["format"] > FORMAT:
+        raise IndexMismatchError(
+            f"The index {database.uri} has format {facts['format']} and this polyvec reads "
+            f"{FORMAT}: a newer polyvec made it. Update polyvec: pip install -U 'polyvec[search]'."
+        )
+    return IndexInfo.of(facts)
+
+
+def _no_index(uri: str) -> IndexMissingError:
+    return IndexMissingError(f"There is no index at {uri}. Make it: polyvec index FOLDER")
+
+
+def _other_cut(uri: str, found: IndexInfo, asked: IndexInfo) -> IndexMismatchError:
+    old, new = found.chunking, asked.chunking
+    return IndexMismatchError(
+        f"The index {uri} has chunks of {old.max_tokens} tokens with {old.overlap_tokens} "
+        f"overlapping, and {new.max_tokens} with {new.overlap_tokens} were asked for. Leave the "
+        f"sizes out, or cut everything anew: polyvec index {found.root} --index {uri} "
+        f"--chunk-tokens {new.max_tokens} --overlap-tokens {new.overlap_tokens} --migrate"
+    )
+
+
+def _filtered(query: _Query, where: Where | None) -> _Query:
+    condition = where.sql() if where is not None else None
+    return query.where(condition) if condition else query
+
+
+def _checked(limit: int) -> int:
+    if limit < 1:
+        raise InputError(f"limit is {limit}; it must be at least 1.")
+    return limit
+
+
+def _parts(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[start : start + _CLAUSE_IDS] for start in range(0, len(ids), _CLAUSE_IDS))

@@ -1,0 +1,87 @@
+"""Which chunks a search looks at: by path, type, language and date."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from polyvec.errors import InputError
+
+
+@dataclass(frozen=True)
+class Where:
+    """A filter; what is left empty lets everything through. All given ones must hold."""
+
+    paths: Sequence[str] = ()
+    """Folders, files or patterns (``reports``, ``notes/*.md``); one of them must match."""
+    file_types: Sequence[str] = ()
+    languages: Sequence[str] = ()
+    modified_from: datetime | None = None
+    """The first moment that counts."""
+    modified_before: datetime | None = None
+    """The first moment that no longer counts."""
+
+    def sql(self) -> str | None:
+        """Return the condition for LanceDB (DataFusion's SQL), or None where there is none.
+
+        Raises:
+            InputError: A moment without a time zone.
+        """
+        parts = [_one_of("file_type", self.file_types), _one_of("language", self.languages)]
+        if self.paths:
+            pattern = "|".join(f"(?:{_path_pattern(path)})" for path in self.paths)
+            parts.append(f"regexp_like(path, {quoted(f'^(?:{pattern})$')})")
+        if self.modified_from is not None:
+            parts.append(f"modified_at >= {_moment(self.modified_from)}")
+        if self.modified_before is not None:
+            parts.append(f"modified_at < {_moment(self.modified_before)}")
+        return " AND ".join(f"({part})" for part in parts if part) or None
+
+
+def quoted(text: str) -> str:
+    """Return a text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def one_of(column: str, values: Sequence[str]) -> str:
+    """Return the condition that a column has one of some values; none of them is never true."""
+    return f"{column} IN ({', '.join(map(quoted, values))})" if values else "false"
+
+
+def _one_of(column: str, values: Sequence[str]) -> str:
+    return one_of(column, values) if values else ""
+
+
+def _path_pattern(path: str) -> str:
+    """Return a regular expression for a folder, a file or a pattern; ``*`` crosses folders."""
+    clean = path.strip("/").removeprefix("./").rstrip("/")
+    if not clean or clean == ".":
+        return ".*"
+    if any(sign in clean for sign in "*?["):
+        return "".join(map(_sign_pattern, re.findall(r"\[!?\]?[^\]]*\]|.", clean, re.DOTALL)))
+    return f"{_escaped(clean)}(?:/.*)?"
+
+
+def _sign_pattern(sign: str) -> str:
+    """Return the regular expression of ``*``, ``?``, ``[set]`` or a plain character.
+
+    fnmatch's own translation writes what only Python's engine reads, and the store's is Rust's.
+    """
+    if sign in "*?":
+        return ".*" if sign == "*" else "."
+    if len(sign) == 1:
+        return _escaped(sign)
+    negated = sign[1] == "!"
+    inside = re.sub(r"([\\\[\]^&~])", r"\\\1", sign[1 + negated : -1])
+    return f"[{'^' * negated}{inside}]"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\.+*?()|\[\]{}^$#&\-~])", r"\\\1", text)
+
+
+def _moment(moment: datetime) -> str:
+    if moment.tzinfo is None:
+        raise InputError(f"The moment {moment} has no time zone; state one, e.g. UTC.")
+    text = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"timestamp '{text}'"
