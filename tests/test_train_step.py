@@ -73,6 +73,27 @@ def test_the_joint_way_equals_plain_autograd(folder: Path) -> None:
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_a_bf16_pass_is_filled_to_a_round_number_of_tokens(folder: Path) -> None:
+    plain = stepper(folder, JOINT, 10**6)
+    half = stepper(folder, JOINT, 10**6)
+    half.network.dtype = torch.bfloat16
+    seen: list[int] = []
+    half.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0].token_ids_T)))
+    ids = [[5], [5, 6, 7], [8, 9, 10, 11]]
+    expected, found = plain._pass(ids, 0, 0)(), half._pass(ids, 0, 0)()
+    assert seen == [128]
+    assert found.shape == expected.shape == (3, plain.network.files.architecture.hidden_size)
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0.05)
+    for vectors in (expected, found):
+        vectors.square().sum().backward()
+    tables = [one.network.get_parameter("embed_tokens.weight").grad for one in (plain, half)]
+    assert tables[0] is not None
+    assert tables[1] is not None
+    untouched = tables[0].abs().sum(1) == 0
+    assert bool(untouched[0])
+    assert not tables[1][untouched].any(), "what fills a pass has no gradient"
+
+
 def test_equal_texts_are_encoded_once() -> None:
     rows = [Record(f"text {i}", ("sport",), ("art",), task="classification") for i in range(5)]
     batch = make_batch([(row, Draw("x", i, 0)) for i, row in enumerate(rows)], 1)

@@ -21,6 +21,11 @@ from polyvec.train.network import Network
 from polyvec.train.ranks import Ranks, gradients_stay
 from polyvec.train.teacher import Distillation
 
+_TOKENS_OF = 128
+"""A bf16 pass on a CPU has a multiple of so many tokens. oneDNN compiles products for each number
+of rows it meets and keeps 1,024 of them, about a megabyte each: every step had a number of its own,
+and twelve new products (dev/LOG.md)."""
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -170,17 +175,24 @@ class Stepper:
 
     def _pass(self, ids: Sequence[Sequence[int]], step: int, number: int) -> Callable[[], Tensor]:
         """Return a function that encodes texts sorted by length, alike whenever it is called."""
-        packed = pack(ids or [[0]], self.ranks.device)
+        texts = ids or [[0]]
+        packed = pack([*texts, *self._filling(texts)], self.ranks.device)
         seed = hash((self.seed, step, number, self.ranks.rank)) % 2**63
 
         def encode() -> Tensor:
             torch.manual_seed(seed)
             # Without gradients past DDP, which would prepare to exchange them.
             called = self.module if torch.is_grad_enabled() else self.network
-            vectors: Tensor = called(packed)
+            vectors: Tensor = called(packed)[: len(texts)]
             return vectors if ids else vectors[:0] + vectors.sum() * 0
 
         return encode
+
+    def _filling(self, texts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return texts of one token, whose vectors nobody takes, up to a round number of tokens."""
+        if self.ranks.device.type != "cpu" or self.network.dtype != torch.bfloat16:
+            return []
+        return [[0]] * (-sum(map(len, texts)) % _TOKENS_OF)
 
 
 def _backward(vectors: Tensor, gradients: Tensor | None) -> None:
