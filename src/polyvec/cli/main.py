@@ -15,6 +15,7 @@ from polyvec.cli import (
     evaluate,
     export,
     generate,
+    index,
     leaderboard,
     merge,
     mine,
@@ -57,6 +58,7 @@ app.command("merge")(merge.merge)
 app.command("mine")(mine.mine)
 app.add_typer(data.app, name="data")
 app.command("generate")(generate.generate)
+app.command("index")(index.index)
 
 
 def _print_version(wanted: bool) -> None:

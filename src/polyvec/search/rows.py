@@ -10,7 +10,8 @@ import numpy.typing as npt
 from polyvec.errors import InputError
 
 Vectors = npt.NDArray[np.float32]
-State = Literal["indexed", "empty", "failed"]
+State = Literal["indexed", "empty", "failed", "skipped"]
+"""Searchable; without any text; unreadable, with a reason; neither text nor document."""
 
 FORMAT = 1
 """Of the tables. A program reads its own and older ones."""
@@ -54,7 +55,15 @@ class Chunk:
     @property
     def embedded_text(self) -> str:
         """What the vector was made of: the headings, and the text."""
-        return f"{self.heading}\n{self.text}" if self.heading else self.text
+        above = heading_above(self.heading, self.text)
+        return f"{above}\n{self.text}" if above else self.text
+
+
+def heading_above(heading: str, text: str) -> str:
+    """Return a chunk's headings without the one that its text begins with."""
+    outer, _, last = heading.rpartition(" > ")
+    first_line = text.split("\n", 1)[0]
+    return outer if last and first_line.strip("#= ").endswith(last) else heading
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,23 @@ is made again on the newer version.
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-import orjson
 
-from polyvec.errors import (
-    IndexMismatchError,
-    IndexMissingError,
-    InputError,
-    MissingExtraError,
+from polyvec.errors import InputError
+from polyvec.search.database import (
+    FACTS,
+    check_same,
+    chunks_name,
+    connect,
+    merge,
+    no_index,
+    other_cut,
+    read_facts,
+    write_facts,
 )
-from polyvec.search.rows import FORMAT, Chunk, Document, Hit, IndexInfo, Vectors
+from polyvec.search.rows import Chunk, Document, Hit, IndexInfo, Vectors
 from polyvec.search.tables import (
     CHUNK_COLUMNS,
     chunk_of,
@@ -31,20 +35,18 @@ from polyvec.search.tables import (
     document_of,
     document_rows,
     document_schema,
-    facts_rows,
     facts_schema,
 )
 from polyvec.search.where import Where, one_of
 
 if TYPE_CHECKING:
-    import pyarrow
     from lancedb import DBConnection
     from lancedb.query import LanceQueryBuilder, LanceVectorQueryBuilder
     from lancedb.table import Table
 
 _Query = TypeVar("_Query", bound="LanceQueryBuilder")
 
-FACTS, DOCUMENTS = "facts", "documents"
+DOCUMENTS = "documents"
 QUANTIZE_FROM_CHUNKS = 20_000
 """Below it, comparing with every vector is exact and takes milliseconds."""
 REFINE_FACTOR = 10
@@ -77,8 +79,8 @@ class Store:
             IndexMismatchError: An index of another model or cut is there.
             MissingExtraError: LanceDB is not installed.
         """
-        database = _connect(uri, storage_options)
-        found = _read_facts(database)
+        database = connect(uri, storage_options)
+        found = read_facts(database)
         if found is None:
             database.create_table(DOCUMENTS, schema=document_schema(), exist_ok=True)
             name = chunks_name(info.fingerprint)
@@ -88,7 +90,7 @@ class Store:
             found = info
         check_same(uri, found, info.fingerprint, info.model)
         if found.chunking != info.chunking:
-            raise _other_cut(uri, found, info)
+            raise other_cut(uri, found, info)
         return cls(uri, database, found)
 
     @classmethod
@@ -112,11 +114,11 @@ class Store:
             MissingExtraError: LanceDB is not installed.
         """
         if "://" not in uri and not Path(uri).is_dir():
-            raise _no_index(uri)  # connecting would make the folder
-        database = _connect(uri, storage_options)
-        info = _read_facts(database)
+            raise no_index(uri)  # connecting would make the folder
+        database = connect(uri, storage_options)
+        info = read_facts(database)
         if info is None:
-            raise _no_index(uri)
+            raise no_index(uri)
         if fingerprint is not None:
             check_same(uri, info, fingerprint)
         return cls(uri, database, info)
@@ -199,9 +201,30 @@ class Store:
 
     def chunk_counts(self) -> dict[str, int]:
         """Return how many chunks each path has, to be compared with what ``documents`` says."""
-        column = self._chunks.search().select(["path"]).limit(None).to_arrow()["path"]
-        counted = column.value_counts().to_pylist()
-        return {row["values"]: row["counts"] for row in counted}
+        return self._counted("path")
+
+    def language_counts(self) -> dict[str, int]:
+        """Return how many chunks there are of each language, most first."""
+        return self._counted("language")
+
+    def chunk_ids(self) -> set[str]:
+        """Return every chunk's id."""
+        column = self._chunks.search().select(["chunk_id"]).limit(None).to_arrow()["chunk_id"]
+        return set(column.to_pylist())
+
+    def chunks_by_id(self, chunk_ids: Sequence[str]) -> list[Chunk]:
+        """Return the chunks of ids that are there."""
+        parts = _parts(list(chunk_ids))
+        return [
+            chunk_of(row)
+            for part in parts
+            for row in self._rows(one_of("chunk_id", part), CHUNK_COLUMNS)
+        ]
+
+    def _counted(self, column: str) -> dict[str, int]:
+        values = self._chunks.search().select([column]).limit(None).to_arrow()[column]
+        counted = {row["values"]: row["counts"] for row in values.value_counts().to_pylist()}
+        return dict(sorted(counted.items(), key=lambda item: -item[1]))
 
     def _vectors_by(self, column: str, ids: Sequence[str]) -> dict[str, Vectors]:
         known: dict[str, Vectors] = {}
@@ -260,6 +283,27 @@ class Store:
         for part in _parts(list(paths)):
             self._documents.delete(one_of("path", part))
 
+    def delete_chunks(self, chunk_ids: Sequence[str]) -> None:
+        """Delete chunks by id."""
+        for part in _parts(list(chunk_ids)):
+            self._chunks.delete(one_of("chunk_id", part))
+
+    def forget_documents(self) -> None:
+        """Forget what files were like, so that all are read anew; chunks stay meanwhile."""
+        self._documents.delete("true")
+
+    def begin_migration(self, info: IndexInfo) -> "Store":
+        """Return a store of another model's chunks beside this one; questions still go here."""
+        name, schema = chunks_name(info.fingerprint), chunk_schema(info.dimension)
+        self._database.create_table(name, schema=schema, exist_ok=True)
+        return Store(self.uri, self._database, info)
+
+    def end_migration(self, info: IndexInfo) -> None:
+        """Make facts those of the index, and drop the table that is no longer used."""
+        write_facts(self._database, info)
+        if info.fingerprint != self.info.fingerprint:
+            self._database.drop_table(chunks_name(self.info.fingerprint))
+
     def refresh(self) -> None:
         """Bring the indexes up to the rows, and merge the small files that commits leave.
 
@@ -279,85 +323,6 @@ class Store:
             self._chunks.create_index("vector", config=IvfRq(distance_type="cosine"))
         for table in (self._chunks, self._documents):
             table.optimize(cleanup_older_than=_OLD_VERSIONS_KEPT)
-
-
-def chunks_name(fingerprint: str) -> str:
-    """Return the name of the table of a model's chunks."""
-    return f"chunks_{fingerprint}"
-
-
-def write_facts(database: "DBConnection", info: IndexInfo) -> None:
-    """Make facts those of the index, in one commit."""
-    merge(database.open_table(FACTS), "key", facts_rows(orjson.dumps(info.facts()).decode()))
-
-
-def merge(table: "Table", key: str, rows: "pyarrow.Table") -> None:
-    """Write rows under a key: new ones are added, known ones replaced."""
-    writer = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
-    writer.execute(rows)
-
-
-def check_same(uri: str, info: IndexInfo, fingerprint: str, model: str = "this model") -> None:
-    """Refuse a model that did not make the index's vectors.
-
-    Raises:
-        IndexMismatchError: It did not; the message names the command that migrates.
-    """
-    if info.fingerprint != fingerprint:
-        raise IndexMismatchError(
-            f"The index {uri} has vectors of {info.model} (fingerprint {info.fingerprint}), and "
-            f"{model} has {fingerprint}: their vectors cannot be compared. Use --model "
-            f"{info.model}, or embed the index anew: polyvec index {info.root} --index {uri} "
-            "--model MODEL --migrate"
-        )
-
-
-def _connect(uri: str, storage_options: Mapping[str, str] | None) -> "DBConnection":
-    options = dict(storage_options) if storage_options else None
-    return _lancedb().connect(uri, read_consistency_interval=timedelta(0), storage_options=options)
-
-
-def _lancedb() -> ModuleType:
-    try:
-        import lancedb
-    except ImportError as error:
-        raise MissingExtraError(
-            "Indexes are kept by LanceDB, which is not installed: pip install 'polyvec[search]'."
-        ) from error
-    return lancedb
-
-
-def _read_facts(database: "DBConnection") -> IndexInfo | None:
-    """Return the facts of an index, None where there is none yet.
-
-    The facts are written last, so an index that was being made has none either.
-    """
-    if FACTS not in database.list_tables(limit=1_000).tables:
-        return None
-    rows = database.open_table(FACTS).search().limit(None).to_arrow().to_pylist()
-    if not rows:
-        return None
-    facts = orjson.loads(rows[0]["value"])
-    if facts["format"] > FORMAT:
-        raise IndexMismatchError(
-            f"The index {database.uri} has format {facts['format']} and this polyvec reads "
-            f"{FORMAT}: a newer polyvec made it. Update polyvec: pip install -U 'polyvec[search]'."
-        )
-    return IndexInfo.of(facts)
-
-
-def _no_index(uri: str) -> IndexMissingError:
-    return IndexMissingError(f"There is no index at {uri}. Make it: polyvec index FOLDER")
-
-
-def _other_cut(uri: str, found: IndexInfo, asked: IndexInfo) -> IndexMismatchError:
-    old, new = found.chunking, asked.chunking
-    return IndexMismatchError(
-        f"The index {uri} has chunks of {old.max_tokens} tokens with {old.overlap_tokens} "
-        f"overlapping, and {new.max_tokens} with {new.overlap_tokens} were asked for. Leave the "
-        f"sizes out, or cut everything anew: polyvec index {found.root} --index {uri} "
-        f"--chunk-tokens {new.max_tokens} --overlap-tokens {new.overlap_tokens} --migrate"
-    )
 
 
 def _filtered(query: _Query, where: Where | None) -> _Query:

@@ -1,0 +1,355 @@
+"""``polyvec index``: a folder's documents, made findable."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+import polyvec
+from polyvec.cli.options import (
+    MESSAGES,
+    DeviceOption,
+    JsonOption,
+    MemoryOption,
+    PrecisionOption,
+    WeightsOption,
+)
+from polyvec.cli.output import announce, print_json
+from polyvec.errors import InputError
+from polyvec.search.place import index_of
+from polyvec.search.rows import ChunkSettings
+from polyvec.search.settings import ReadSettings
+
+if TYPE_CHECKING:
+    from polyvec.engine.embedder import Embedder
+    from polyvec.search.index import OnProgress, Progress, Report
+    from polyvec.search.store import Store
+
+_READING, _INDEX = "What is read", "The index"
+_SHOWN_FAILURES = 20
+
+
+def index(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="The folder. [default: the current one]", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Alias, folder, .gguf file, hf:org/name or pypi:package. [default: the index's "
+            "own, else 'default']",
+            show_default=False,
+            rich_help_panel="Model",
+        ),
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(
+            "--index",
+            help="Where the index is kept: a folder or s3://bucket/prefix. [default: a place of "
+            "this folder's own in the user's data folder]",
+            show_default=False,
+            rich_help_panel=_INDEX,
+        ),
+    ] = None,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say what is in the index; change nothing.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and follow changes until interrupted.")
+    ] = False,
+    migrate: Annotated[
+        bool,
+        typer.Option(
+            "--migrate",
+            help="Change the index's model, chunk sizes or folder to those given.",
+            rich_help_panel=_INDEX,
+        ),
+    ] = False,
+    chunk_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk-tokens",
+            help="Tokens of a chunk at most. [default: 400]",
+            show_default=False,
+            rich_help_panel=_INDEX,
+        ),
+    ] = None,
+    overlap_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--overlap-tokens",
+            help="Tokens that chunks of one paragraph share. [default: 50]",
+            show_default=False,
+            rich_help_panel=_INDEX,
+        ),
+    ] = None,
+    hidden: Annotated[
+        bool,
+        typer.Option("--hidden", help="Read .hidden files too.", rich_help_panel=_READING),
+    ] = False,
+    no_ignore: Annotated[
+        bool,
+        typer.Option(
+            "--no-ignore",
+            help="Do not obey .gitignore and .polyvecignore.",
+            rich_help_panel=_READING,
+        ),
+    ] = False,
+    retry: Annotated[
+        bool,
+        typer.Option(
+            "--retry", help="Try unchanged files again that failed.", rich_help_panel=_READING
+        ),
+    ] = False,
+    max_file_mb: Annotated[
+        int,
+        typer.Option(
+            "--max-file-mb", help="Larger files are only listed.", rich_help_panel=_READING
+        ),
+    ] = ReadSettings.max_file_mb,
+    read_timeout: Annotated[
+        float,
+        typer.Option("--read-timeout", help="Seconds to read one file.", rich_help_panel=_READING),
+    ] = ReadSettings.read_timeout_s,
+    as_json: JsonOption = False,
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = "auto",
+    weights: WeightsOption = "auto",
+    memory: MemoryOption = None,
+) -> None:
+    """Make a folder's documents findable, or bring their index up to date.
+
+    Reads PDF, Word, PowerPoint, Excel, OpenDocument, RTF, HTML, EPUB, mail, notebooks, Markdown,
+    plain text and source code. Only what has changed since the last run is read, and only texts
+    that are new are embedded. An interrupted run is gone on with by the same command.
+
+    Examples:
+
+    - `polyvec index ~/Documents`
+    - `polyvec index ~/Documents --watch`
+    - `polyvec index ~/Documents --status`
+    - `polyvec index ~/Documents --model ./bigger-model --migrate`
+    """
+    root = folder or Path.cwd()
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder. Give the folder whose documents are to be found.")
+    place = index or index_of(root)
+    if status:
+        _show_status(place, as_json)
+        return
+    settings = ReadSettings(
+        hidden=hidden,
+        ignore_files=not no_ignore,
+        max_file_mb=max_file_mb,
+        read_timeout_s=read_timeout,
+        retry_failed=retry,
+    )
+    name = model or _model_of(place)
+    embedder = polyvec.load(
+        name, precision=precision, device=device, weights=weights, memory_bytes=memory
+    )
+    announce(embedder, name)
+    chunking = _chunking(chunk_tokens, overlap_tokens)
+    try:
+        store = _opened(root, embedder, name, place, chunking, migrate)
+        _update(store, embedder, settings, as_json)
+        if watch:
+            _follow(store, embedder, settings, as_json)
+    except KeyboardInterrupt:
+        MESSAGES.print("Interrupted. What is done is kept: the same command goes on from there.")
+        raise typer.Exit(130) from None
+
+
+def _model_of(place: str) -> str:
+    """Return the model of an index that exists, else the default."""
+    from polyvec.errors import IndexMissingError
+    from polyvec.search.store import Store
+
+    try:
+        return Store.open(place).info.model
+    except IndexMissingError:
+        return "default"
+
+
+def _chunking(tokens: int | None, overlap: int | None) -> ChunkSettings | None:
+    if tokens is None and overlap is None:
+        return None
+    size = ChunkSettings.max_tokens if tokens is None else tokens
+    shared = min(ChunkSettings.overlap_tokens, size // 8) if overlap is None else overlap
+    return ChunkSettings(size, shared)
+
+
+def _opened(
+    root: Path,
+    embedder: "Embedder",
+    model: str,
+    place: str,
+    chunking: ChunkSettings | None,
+    migrate: bool,
+) -> "Store":
+    from polyvec.search.index import open_index
+    from polyvec.search.migrate import migrated
+
+    if not migrate:
+        return open_index(root, embedder, model, place, chunking)
+    with _bar(what="chunks") as on_progress:
+        return migrated(root, embedder, model, place, chunking, on_progress)
+
+
+def _update(store: "Store", embedder: "Embedder", settings: ReadSettings, as_json: bool) -> None:
+    from polyvec.search.index import update
+
+    with _bar() as on_progress:
+        report = update(store, embedder, settings, on_progress)
+    _show(report, as_json)
+
+
+def _follow(store: "Store", embedder: "Embedder", settings: ReadSettings, as_json: bool) -> None:
+    from polyvec.search.watch import changes
+
+    MESSAGES.print(f"Watching {store.info.root}; Ctrl-C ends it.")
+    for _ in changes(Path(store.info.root), Path(store.uri)):
+        _update(store, embedder, settings, as_json)
+
+
+def _show(report: "Report", as_json: bool) -> None:
+    if as_json:
+        print_json(report.facts())
+        return
+    counts = {
+        "added": report.added,
+        "changed": report.changed,
+        "moved": report.moved,
+        "deleted": report.deleted,
+        "unchanged": report.unchanged,
+        "without text": report.without_text,
+    }
+    said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    typer.echo(f"{said or 'No files'}; {report.chunks:,} chunks in {report.index}")
+    if report.files_read:
+        facts = report.facts()
+        typer.echo(
+            f"{report.embedded_chunks:,} chunks embedded, {report.reused_chunks:,} known already: "
+            f"{report.tokens:,} tokens in {report.seconds:,.1f} s ({facts['files_per_s']:,} "
+            f"files/s, {facts['tokens_per_s']:,.0f} tokens/s)"
+        )
+    if report.ignored or report.links:
+        MESSAGES.print(
+            f"[dim]Passed over: {report.ignored:,} hidden or ignored, {report.links:,} links[/]"
+        )
+    _show_failed(report.failed)
+
+
+def _show_failed(failed: dict[str, str]) -> None:
+    if not failed:
+        return
+    MESSAGES.print(f"[bold yellow]{len(failed):,} could not be read:[/]")
+    for path, reason in list(failed.items())[:_SHOWN_FAILURES]:
+        MESSAGES.print(Text(f"  {path}: {reason}"))
+    if len(failed) > _SHOWN_FAILURES:
+        MESSAGES.print(f"  and {len(failed) - _SHOWN_FAILURES:,} more: polyvec index --status")
+
+
+def _show_status(place: str, as_json: bool) -> None:
+    from polyvec.search.store import Store
+
+    store = Store.open(place)
+    documents = store.documents()
+    states = Counter(str(document.state) for document in documents)
+    types = Counter(d.file_type for d in documents if d.state == "indexed")
+    failed = {d.path: d.reason for d in documents if d.state == "failed"}
+    facts = {
+        "index": store.uri,
+        **store.info.facts(),
+        "documents": dict(states),
+        "file_types": dict(types.most_common()),
+        "languages": store.language_counts(),
+        "chunks": store.count(),
+        "tokens": sum(document.tokens for document in documents),
+        "bytes": _size_bytes(place),
+        "last_change": max((d.indexed_at for d in documents), default=None),
+        "failed": failed,
+    }
+    if as_json:
+        print_json(facts)
+        return
+    chunking = store.info.chunking
+    size = f", {facts['bytes'] / 1e6:,.0f} MB" if facts["bytes"] is not None else ""
+    typer.echo(f"Index     {store.uri}{size}")
+    typer.echo(f"Folder    {store.info.root}")
+    typer.echo(f"Model     {store.info.model} [{store.info.dimension}], {store.info.fingerprint}")
+    typer.echo(f"Chunks    {store.count():,} of up to {chunking.max_tokens} tokens")
+    for title, counted in (("Documents", states), ("Types", types)):
+        typer.echo(f"{title:<9} {_listed(counted.most_common())}")
+    typer.echo(f"Languages {_listed(list(store.language_counts().items()))}")
+    for path, reason in failed.items():
+        MESSAGES.print(Text(f"  {path}: {reason}"))
+
+
+def _listed(counted: list[tuple[str, int]]) -> str:
+    return ", ".join(f"{count:,} {name or 'unknown'}" for name, count in counted[:12]) or "none"
+
+
+def _size_bytes(place: str) -> int | None:
+    if "://" in place:
+        return None
+    return sum(path.stat().st_size for path in Path(place).rglob("*") if path.is_file())
+
+
+class _Rate(ProgressColumn):
+    """Tokens embedded a second since the start."""
+
+    def render(self, task: Task) -> Text:
+        """Show the rate."""
+        rate = task.fields["tokens"] / max(task.elapsed or 0.0, 1e-9)
+        return Text(f"{rate:,.0f} tokens/s", style="cyan")
+
+
+@contextmanager
+def _bar(what: str = "files") -> Iterator["OnProgress | None"]:
+    """Give what shows progress: files, tokens a second, time left; None where nobody looks."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (
+        TextColumn("{task.fields[files_done]:,}/{task.fields[files]:,} " + what),
+        BarColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[path]}[/]"),
+    )
+    with Bar(*columns, console=Console(stderr=True), get_time=time.monotonic) as bar:
+        start = {"files_done": 0, "files": 0, "tokens": 0, "path": ""}
+        task = bar.add_task("index", total=None, **start)  # type: ignore[arg-type]
+
+        def show(progress: "Progress") -> None:
+            bar.update(
+                task,
+                total=progress.bytes or None,
+                completed=progress.bytes_done,
+                files=progress.files,
+                files_done=progress.files_done,
+                tokens=progress.tokens,
+                path=_short(progress.path),
+            )
+
+        yield show
+
+
+def _short(path: str) -> str:
+    """Keep a path to what fits beside a bar, and markup out of it."""
+    end = path if len(path) <= 40 else f"...{path[-37:]}"
+    return end.replace("[", r"\[")

@@ -1,0 +1,78 @@
+"""Where indexes are kept: in the user's data folder, one for each folder indexed.
+
+Not inside the folder: it may be read-only, shared or under version control, and a private index
+must not travel with it.
+"""
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from polyvec.errors import IndexMissingError
+
+VARIABLE = "POLYVEC_INDEXES"
+
+
+def indexes_folder() -> Path:
+    """Return where indexes are kept: ``$POLYVEC_INDEXES``, else in the user's data folder."""
+    stated = os.environ.get(VARIABLE)
+    if stated:
+        return Path(stated).expanduser().absolute()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Application Support")
+    else:
+        base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "polyvec" / "indexes"
+
+
+def index_of(root: Path) -> str:
+    """Return where the index of a folder is kept, made or not."""
+    place = str(root.resolve())
+    name = re.sub(r"[^\w.-]+", "-", root.resolve().name) or "root"
+    digest = hashlib.blake2b(place.encode(errors="surrogateescape"), digest_size=4).hexdigest()
+    return str(indexes_folder() / f"{name}-{digest}")
+
+
+def find_index(stated: str | None = None, folder: Path | None = None) -> str:
+    """Return the index that a question goes to.
+
+    The one stated; else that of the folder (the current one by default) or of the nearest folder
+    above it that has one; else the only one there is.
+
+    Raises:
+        IndexMissingError: There is none, or several and none of them stated.
+    """
+    if stated:
+        return stated if "://" in stated else str(Path(stated).expanduser().absolute())
+    here = (folder or Path.cwd()).resolve()
+    for root in (here, *here.parents):
+        if _is_index(Path(index_of(root))):
+            return index_of(root)
+    known = list(known_indexes())
+    if len(known) == 1:
+        return known[0]
+    if not known:
+        raise IndexMissingError(
+            f"There is no index yet (looked in {indexes_folder()}). Make one: polyvec index FOLDER"
+        )
+    listed = "\n".join(f"  {uri}" for uri in known)
+    raise IndexMissingError(
+        f"{here} and the folders above it have no index, and there are several others. State one "
+        f"with --index:\n{listed}"
+    )
+
+
+def known_indexes() -> Iterator[str]:
+    """Yield the indexes in the user's data folder."""
+    folder = indexes_folder()
+    if folder.is_dir():
+        yield from (str(path) for path in sorted(folder.iterdir()) if _is_index(path))
+
+
+def _is_index(path: Path) -> bool:
+    return (path / "facts.lance").is_dir()
