@@ -1,0 +1,1 @@
+"""Known embedding models: what is stated of each, and by whom."""
