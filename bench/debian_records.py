@@ -6,19 +6,21 @@
 line in any language, the start of the long description; a help page's title, its body), in random
 order, and ``held_out.jsonl`` queries of one test each language: a short line in X that must find
 the English long description among those of ``DOCUMENTS`` packages (XL of docs/benchmarks.md), and
-help paragraphs. Nothing on the held-out side of :mod:`polyvec.sources.split` is trained on.
+help paragraphs. Nothing on the held-out side of :mod:`polyvec.sources.split` is trained on, and no
+pair of one text, and none twice.
 """
 
 import argparse
 import random
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from polyvec.records.record import Record
 from polyvec.records.write import write_records
 from polyvec.sources.descriptions import Descriptions, descriptions
 from polyvec.sources.help_pages import HelpPages, help_pages, parallel_paragraphs
+from polyvec.sources.split import HeldOut, plain
 
 MAX_CHARACTERS = 400
 A_LANGUAGE = {"paragraph": 2_500, "short": 2_500, "long": 2_500, "cross": 2_500}
@@ -35,11 +37,35 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     packages, pages = descriptions(), help_pages()
     draw = random.Random(0)
-    train = list(_train(packages.of("train"), pages.of("train"), draw))
-    draw.shuffle(train)
+    train = train_records(packages, pages, draw)
     print(write_records(folder / "train.jsonl", train), "records to train on")
     tests = list(_tests(packages.of("test"), pages.of("test"), draw))
     print(write_records(folder / "held_out.jsonl", tests), "held out")
+
+
+def train_records(packages: Descriptions, pages: HelpPages, draw: random.Random) -> list[Record]:
+    """Return what may be trained on, in random order.
+
+    Each source leaves its own held-out texts out; here go those of the other, and beginnings that
+    are a held-out text's: texts are cut.
+    """
+    held_out = packages.held_out() | pages.held_out()
+    held_out |= HeldOut(_cut(text) for text in held_out)
+    found = _train(packages.of("train"), pages.of("train"), draw)
+    kept = [x for x in found if x.query not in held_out and x.positives[0] not in held_out]
+    chosen = list(_distinct(kept))
+    draw.shuffle(chosen)
+    return chosen
+
+
+def _distinct(records: Iterable[Record]) -> Iterator[Record]:
+    """Leave out pairs of one text, left as it is by translators, and pairs that are there."""
+    seen: set[tuple[str, str]] = set()
+    for record in records:
+        pair = plain(record.query), plain(record.positives[0])
+        if pair[0] != pair[1] and pair not in seen:
+            seen.add(pair)
+            yield record
 
 
 def _train(packages: Descriptions, pages: HelpPages, draw: random.Random) -> Iterator[Record]:

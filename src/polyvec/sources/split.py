@@ -8,7 +8,7 @@ text is dropped from training.
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 Split = Literal["train", "test"]
@@ -52,6 +52,10 @@ class HeldOut:
 
     def __len__(self) -> int:
         return len(self._texts)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the texts as they are compared."""
+        return iter(self._texts)
 
     def __or__(self, other: "HeldOut") -> "HeldOut":
         """Return the union of both."""

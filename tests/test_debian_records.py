@@ -1,0 +1,111 @@
+"""What bench/debian_records.py writes for training: nothing held out, nothing twice."""
+
+import importlib.util
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from polyvec.records.record import Record
+from polyvec.sources.descriptions import Description, Descriptions
+from polyvec.sources.help_pages import HelpPages, Page
+from polyvec.sources.split import page_split, source_split
+
+SCRIPT = Path(__file__).parents[1] / "bench" / "debian_records.py"
+SOURCES = {split: next(f"s{i}" for i in range(99) if source_split(f"s{i}") == split)
+           for split in ("train", "test")}  # fmt: skip
+PAGES = {split: next(f"p{i}" for i in range(99) if page_split(f"p{i}") == split)
+         for split in ("train", "test")}  # fmt: skip
+LONG = "A held-out description that is much longer than what is trained on. " * 10
+LEAKS = {
+    "a short line": ("Held out", "Anything else", "Any help text that is long enough"),
+    "in capitals": ("HELD  OUT", "Anything else", "Any help text that is long enough"),
+    "a paragraph": ("A leak", "Held out body", "Any help text that is long enough"),
+    "a beginning": ("A leak", LONG + "Another end.", "Any help text that is long enough"),
+    "of the other kind": ("A leak", "The held-out help paragraph", "Any help text, long enough"),
+    "in help": ("A leak", "Anything else", "The held-out help paragraph"),
+    "in help, of the other kind": ("A leak", "Anything else", "Held out body"),
+}
+
+
+@pytest.fixture
+def build() -> Callable[[Descriptions, HelpPages], list[Record]]:
+    spec = importlib.util.spec_from_file_location("debian_records", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda packages, pages: module.train_records(packages, pages, random.Random(0))
+
+
+def described(split: str, language: str, name: str, short: str, long: str) -> Description:
+    return Description(name, SOURCES[split], "games", language, short, (long,))
+
+
+def sources(short: str, long: str, paragraph: str) -> tuple[Descriptions, HelpPages]:
+    """Return texts to train on, three of them as given, and held-out ones."""
+    english = [
+        described("train", "en", "good", "A good game", "Everybody plays it."),
+        described("train", "en", "leak", short, long),
+        described("test", "en", "held", "Held out", "Held out body"),
+        described("test", "en", "held2", "Held out too", LONG),
+    ]
+    german = [
+        described("train", "de", "good", "Ein gutes Spiel", "Alle spielen es."),
+        described("train", "de", "leak", "Ein Leck", "Etwas anderes"),
+        described("test", "de", "held", "Zurückgehalten", "Zurückgehaltener Text"),
+    ]
+    packages = {"en": english, "de": german}
+    found = {x: {one.package: one for one in ones} for x, ones in packages.items()}
+    help_texts = {
+        "en-US": {
+            "train": {"par_id1": "A paragraph to train on.", "par_id2": paragraph},
+            "test": {"par_id3": "The held-out help paragraph"},
+        },
+        "de": {
+            "train": {"par_id1": "Ein Absatz zum Üben.", "par_id2": "Noch ein Absatz."},
+            "test": {"par_id3": "Der zurückgehaltene Absatz"},
+        },
+    }
+    pages = {
+        language: {
+            PAGES[side]: Page(PAGES[side], f"Title {side}", texts) for side, texts in sides.items()
+        }
+        for language, sides in help_texts.items()
+    }
+    return Descriptions(found, "made"), HelpPages(pages)
+
+
+def texts_of(records: list[Record]) -> set[str]:
+    found = {text for record in records for text in (record.query, *record.positives)}
+    return {" ".join(text.casefold().split()) for text in found}
+
+
+def held_out_texts() -> set[str]:
+    packages, pages = sources("x", "y", "z")
+    shown = [*packages.held_out(), *pages.held_out()]
+    return {text[:400].strip() for text in shown}
+
+
+@pytest.mark.parametrize("leak", LEAKS.values(), ids=LEAKS)
+def test_no_held_out_text_is_trained_on(
+    leak: tuple[str, str, str], build: Callable[[Descriptions, HelpPages], list[Record]]
+) -> None:
+    found = texts_of(build(*sources(*leak)))
+    assert not {text.strip() for text in found} & held_out_texts()
+    assert {"a good game", "ein gutes spiel", "ein absatz zum üben."} <= found
+
+
+def test_a_pair_is_there_once_and_no_text_is_its_own_translation(
+    build: Callable[[Descriptions, HelpPages], list[Record]],
+) -> None:
+    packages, pages = sources("GNOME", "The desktop.", "A paragraph of some length.")
+    german = {**packages.by_language["de"]}
+    german["leak"] = described("train", "de", "leak", "Gnome", "Ein Desktop.")
+    twins = {"en": packages.english, "de": german, "fr": german}
+    records = build(Descriptions(twins, "made"), pages)
+    pairs = [(r.query.casefold(), r.positives[0].casefold()) for r in records]
+    assert len(set(pairs)) == len(pairs)
+    assert all(query != positive for query, positive in pairs)
+    assert ("gnome", "the desktop.") in pairs
