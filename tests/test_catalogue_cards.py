@@ -37,7 +37,7 @@ def test_a_card_is_whole(card: Card) -> None:
         assert max(cuts) <= (card.number("dimension") or 0)
     if card.value("licence") is not None:
         assert card.value("commercial_use") is not None or "Gemma" in str(card.value("licence"))
-    shape = card.architecture()
+    shape = card.architecture
     if shape is not None:
         assert shape.heads % shape.kv_heads == 0
     if card.run and card.value("network") is not None:
@@ -58,10 +58,10 @@ def test_the_models_of_the_issue_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "card", [c for c in ALL if c.architecture() and c.number("parameters")], ids=lambda c: c.name
+    "card", [c for c in ALL if c.architecture and c.number("parameters")], ids=lambda c: c.name
 )
 def test_the_architecture_gives_the_published_parameter_count(card: Card) -> None:
-    shape, stated = card.architecture(), card.number("parameters")
+    shape, stated = card.architecture, card.number("parameters")
     assert shape is not None
     assert stated is not None
     counted = _BY_NETWORK[shape.network](shape)
@@ -119,7 +119,7 @@ def test_a_good_card_is_read() -> None:
     assert card.value("matryoshka") == (64, 128)
     assert card.facts["matryoshka"].note == "measured by us"
     assert card.facts["dimension"].source == "https://example.org"
-    assert card.architecture() is None
+    assert card.architecture is None
     assert card.number("released") is None
     assert card.run == ""
 

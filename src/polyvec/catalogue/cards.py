@@ -81,8 +81,9 @@ class Card:
         value = self.value(key)
         return value if isinstance(value, int) else None
 
+    @property
     def architecture(self) -> Architecture | None:
-        """Return the network's numbers if all of them are known."""
+        """The network's numbers, if all of them are known."""
         keys = ("layers", "width", "ffn", "heads", "kv_heads", "head_dim", "vocab")
         numbers = {key: self.number(key) for key in (*keys, "context_tokens")}
         known = {key: number for key, number in numbers.items() if number is not None}

@@ -48,12 +48,12 @@ SERIES
 """
 
 
-def page(title: str, body: Sequence[str]) -> str:
-    """Return a whole page."""
+def page(title: str, body: Sequence[str], style: str = "") -> str:
+    """Return a whole page; ``style`` is CSS beside that of every page."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_style()}</style></head>"
+        f"<title>{escape(title)}</title><style>{_style()}{style}</style></head>"
         f"<body><h1>{escape(title)}</h1>{''.join(body)}</body></html>"
     )
 

@@ -1,0 +1,1 @@
+"""The catalogue as people see it: scores, comparisons, and one page that needs nothing else."""
