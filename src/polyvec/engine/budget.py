@@ -15,6 +15,7 @@ import resource
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -67,23 +68,56 @@ class Needs:
 
 def needs(files: ModelFiles, holding: Holding, precision: str, dtype: torch.dtype) -> Needs:
     """Return what a model takes in memory (see the module's formulas)."""
-    shape, itemsize = files.architecture, dtype.itemsize
-    rounded = precision in ("int8", "packed")
+    fixed = memory_in_use() + _MARGIN_BYTES + held(files, holding, precision, dtype).total
+    shape = files.architecture
+    return Needs(fixed, batch_token_bytes(shape, dtype.itemsize), super_token_bytes(shape))
+
+
+class Sized(Protocol):
+    """A model of which the shape is known, and how large its files are."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network's shape."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the weight files."""
+        ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes of a model's weights, held in one way."""
+
+    layers: int
+    """Of all layers, arranged for products or in blocks; none when they are streamed."""
+    table: int
+    """Of the token table, where it is in memory."""
+    expanded: int
+    """Of two layers ready to multiply with, and what is needed to make them so."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.layers + self.table + self.expanded
+
+
+def held(files: Sized, holding: Holding, precision: str, dtype: torch.dtype) -> Held:
+    """Return what a model's weights take in memory (see the module's formulas)."""
+    shape, rounded = files.architecture, precision in ("int8", "packed")
     layer = layer_weights(shape)
-    weight_bytes = 1 if rounded else itemsize
-    table = shape.vocab_size * shape.hidden_size * itemsize
-    fixed = memory_in_use() + _MARGIN_BYTES
+    weight_bytes = 1 if rounded else dtype.itemsize
+    table = shape.vocab_size * shape.hidden_size * dtype.itemsize
     if holding.place == "resident":
-        fixed += shape.num_layers * layer * weight_bytes + table
-    else:
-        fixed += (
-            2 * layer * weight_bytes + _SCRATCH_BYTES + (largest_matrix(shape) if rounded else 0)
-        )
-    if holding.place == "packed":
-        fixed += _blocks_bytes(files, holding, layer)
-    if isinstance(shape, BertArchitecture) and holding.place != "resident":
-        fixed += table
-    return Needs(fixed, _batch_token_bytes(shape, itemsize), _super_token_bytes(shape))
+        return Held(shape.num_layers * layer * weight_bytes, table, 0)
+    expanded = 2 * layer * weight_bytes + _SCRATCH_BYTES
+    return Held(
+        _blocks_bytes(files, holding, layer) if holding.place == "packed" else 0,
+        table if isinstance(shape, BertArchitecture) else 0,
+        expanded + (largest_matrix(shape) if rounded else 0),
+    )
 
 
 def layer_weights(shape: Architecture) -> int:
@@ -102,7 +136,7 @@ def largest_matrix(shape: Architecture) -> int:
     )
 
 
-def _blocks_bytes(files: ModelFiles, holding: Holding, layer: int) -> int:
+def _blocks_bytes(files: Sized, holding: Holding, layer: int) -> int:
     if holding.four_bits:
         return int(files.architecture.num_layers * layer * _INT4_BITS / 8)
     table = files.architecture.vocab_size * files.architecture.hidden_size
@@ -111,14 +145,16 @@ def _blocks_bytes(files: ModelFiles, holding: Holding, layer: int) -> int:
     return int(files.size_bytes * share)
 
 
-def _batch_token_bytes(shape: Architecture, itemsize: int) -> int:
+def batch_token_bytes(shape: Architecture, itemsize: int) -> int:
+    """Return what a block makes of a token of a batch, and what malloc keeps of it."""
     heads = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
     wide = 2 * min(shape.intermediate_size, 4096) + 2 * shape.intermediate_size
     made = itemsize * (3 * heads + 4 * shape.hidden_size + wide) + 4 * shape.hidden_size
     return made * 3 // 2  # malloc keeps half as much again, as measured
 
 
-def _super_token_bytes(shape: Architecture) -> int:
+def super_token_bytes(shape: Architecture) -> int:
+    """Return what stays of a token that goes in step with others, from layer to layer."""
     return 4 * shape.hidden_size + 2 * 4 * shape.head_dim + 64
 
 
