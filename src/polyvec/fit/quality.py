@@ -48,7 +48,7 @@ class Quality:
             return EXACT
         change = "" if found.ndcg_change is None else f", nDCG {found.ndcg_change:+.2f}"
         whose = "" if self.is_own else f", of {found.model.rpartition('/')[2]}"
-        return f"cosine {found.cosine_mean:.4f}{change}{whose}"
+        return f"cosine {found.cosine_mean:.5f}{change}{whose}"
 
 
 EXACT = "exact"
