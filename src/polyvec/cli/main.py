@@ -22,6 +22,7 @@ from polyvec.cli import (
     models,
     rank,
     report,
+    search,
     serve,
     similarity,
     train,
@@ -50,6 +51,7 @@ app.command("serve")(serve.serve)
 app.command("evaluate")(evaluate.evaluate)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("report")(report.report)
+app.command("search")(search.search)
 app.command("rank")(rank.rank)
 app.add_typer(classify.app, name="classify")
 app.command("cluster")(cluster.cluster)

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,8 @@ from polyvec.search.rows import ChunkSettings
 from polyvec.search.settings import ReadSettings
 from polyvec.search.worker import Reading, read_frame, write_frame
 
+SLOWEST_BYTES_S = 50_000
+"""A large file has a second more for so many bytes."""
 _AHEAD_FILES = 32
 _START_TIMEOUT_S = 60.0
 """Added to the first file's time: the process starts with it."""
@@ -36,7 +39,7 @@ class Reader:
         chunking: ChunkSettings,
         settings: ReadSettings,
     ) -> None:
-        self.settings = settings
+        self.root, self.settings = root, settings
         self._greeting = orjson.dumps(
             {
                 "root": str(root),
@@ -83,7 +86,7 @@ class Reader:
         Raises:
             MissingExtraError: A library is not installed.
         """
-        timeout_s = self.settings.read_timeout_s
+        timeout_s = self._timeout_s(path)
         if self._process is None:
             self._start()
             timeout_s += _START_TIMEOUT_S
@@ -95,8 +98,7 @@ class Reader:
             reply = self._replies.get(timeout=timeout_s)
         except queue.Empty:
             self._stop()
-            limit = f"{self.settings.read_timeout_s:,.0f}"
-            return _failed(path, f"reading it took more than {limit} seconds")
+            return _failed(path, f"reading it took more than {timeout_s:,.0f} seconds")
         except BrokenPipeError:
             reply = None
         if reply is None:
@@ -106,6 +108,13 @@ class Reader:
             name, message = answer["error"]
             raise getattr(errors, name)(message)
         return Reading.of(answer["reading"])
+
+    def _timeout_s(self, path: str) -> float:
+        try:
+            size = (self.root / path).stat().st_size
+        except OSError:
+            size = 0  # gone: the reader says so
+        return self.settings.read_timeout_s + size / SLOWEST_BYTES_S
 
     def _died(self, path: str, process: "subprocess.Popen[bytes]") -> Reading:
         self._stop()
@@ -139,6 +148,9 @@ class Reader:
         if process is not None:
             process.kill()
             process.wait()
+            if process.stdin is not None:
+                with suppress(OSError):  # what was not sent is not wanted any more
+                    process.stdin.close()
 
 
 def _listen(process: "subprocess.Popen[bytes]", replies: "queue.SimpleQueue[bytes | None]") -> None:
