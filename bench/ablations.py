@@ -4,13 +4,17 @@
     polyvec mine data/debian/train.jsonl -o data/debian/mined.jsonl ...
     python bench/ablations.py data/debian runs/ablations --steps 200 --only losses,merged
 
-Every run is a recipe of its own in the output folder, all on the same records, steps and seed but
-for what the row names. Stopped, the same command goes on: a finished run is read, an unfinished one
-resumed. ``random`` has another record's positive instead of the mined negative; ``merged`` averages
-runs of three seeds and learning rates (``polyvec merge``).
+Every run is a recipe of its own in the output folder, all on the same records and steps but for
+what the row names, with ``--seeds`` seeds (of the records' order) each. Stopped, the same command
+goes on: a finished run is read, an unfinished one resumed. ``random`` has another record's positive
+instead of the mined negative; ``one kind`` has paragraphs and their translations alone, ``all
+kinds`` as many records drawn from all; ``merged`` averages runs of other seeds and learning rates
+(``polyvec merge``), and ``of one run's rate`` those of seeds alone. Differences are between runs of
+the same seed. The last line is one JSON document.
 """
 
 import argparse
+import hashlib
 import json
 import random
 import subprocess
@@ -18,6 +22,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean, stdev
 
 from polyvec.records.read import read_records
 from polyvec.records.record import Record
@@ -45,7 +50,7 @@ steps = {steps}
 [evaluation]
 paths = ["{held_out}"]
 [checkpoint]
-every_steps = 20
+every_steps = {steps}
 keep = 1
 """
 
@@ -69,8 +74,10 @@ class Variant:
     data: str = "mined.jsonl"
     negatives: int = 1
     lr: float = 2e-4
-    seed: int = 0
 
+
+Scores = dict[str, list[float]]
+"""Row -> a score a seed."""
 
 VARIANTS = [
     Variant("losses", "hard negatives only"),
@@ -81,9 +88,11 @@ VARIANTS = [
     Variant("negatives", "random", data="random.jsonl"),
     Variant("negatives", "mined, in-batch too", GEMINI),
     Variant("negatives", "random, in-batch too", GEMINI, "random.jsonl"),
-    Variant("merged", "seed 0", GEMINI),
-    Variant("merged", "seed 1, rate 3e-4", GEMINI, lr=3e-4, seed=1),
-    Variant("merged", "seed 2, rate 1.5e-4", GEMINI, lr=1.5e-4, seed=2),
+    Variant("sources", "all kinds", GEMINI, "all_kinds.jsonl"),
+    Variant("sources", "one kind", GEMINI, "one_kind.jsonl"),
+    Variant("merged", "rate 2e-4", GEMINI),
+    Variant("merged", "rate 3e-4", GEMINI, lr=3e-4),
+    Variant("merged", "rate 1.5e-4", GEMINI, lr=1.5e-4),
 ]
 
 
@@ -95,18 +104,63 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--only", default="losses,negatives,merged")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="losses,negatives,sources,merged")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    _random_negatives(options.data)
-    for table in options.only.split(","):
-        rows = [variant for variant in VARIANTS if variant.table == table]
-        found = {row.name: _score(_run(row, options)) for row in rows}
-        if table == "merged":
-            found["merged"] = _merged([_folder(row, options) for row in rows], options)
-        print(f"\n{table}: mean ndcg@10 on held-out records")
-        for name, score in found.items():
-            print(f"  {name:24} {score:.4f}", flush=True)
+    _prepare(options.data)
+    tables = {table: _table(table, options) for table in options.only.split(",")}
+    for table, found in tables.items():
+        _print(table, found)
+    print(json.dumps(tables))
+
+
+def _table(table: str, options: argparse.Namespace) -> Scores:
+    rows = [variant for variant in VARIANTS if variant.table == table]
+    seeds = range(options.seeds)
+    if table == "merged":
+        return _merges(rows, options)
+    found: Scores = {row.name: [] for row in rows}
+    for seed in seeds:  # a whole table a seed: what is there after a while can be compared
+        for row in rows:
+            found[row.name].append(_score(_run(row, seed, options)))
+    return found
+
+
+def _merges(rows: list[Variant], options: argparse.Namespace) -> Scores:
+    """Score single runs, each of another rate and seed, and what they come to averaged."""
+    seeds = range(options.seeds)
+    runs = [_run(row, n, options) for n, row in enumerate(rows)]
+    found: Scores = {f"{row.name}, seed {n}": [_score(runs[n])] for n, row in enumerate(rows)}
+    found["average of the three"] = [_merged(runs, "rates", options)]
+    same = [_run(rows[0], seed, options) for seed in seeds]
+    found |= {f"{rows[0].name}, seed {n}": [_score(run)] for n, run in enumerate(same)}
+    found[f"average of {rows[0].name}, every seed"] = [_merged(same, "seeds", options)]
+    return found
+
+
+def _print(table: str, found: Scores) -> None:
+    """Print means over seeds, and the difference to the first row with its standard error."""
+    print(f"\n{table}: mean ndcg@10 on held-out records")
+    first = next(iter(found.values()))
+    for name, scores in found.items():
+        text = f"  {name:36} {mean(scores):.4f}"
+        if len(scores) > 1:
+            gaps = [a - b for a, b in zip(scores, first, strict=True)]
+            error = stdev(gaps) / len(gaps) ** 0.5
+            text += f" +-{stdev(scores):.4f}, to the first {mean(gaps):+.4f} +-{error:.4f}"
+        print(text, flush=True)
+
+
+def _prepare(folder: Path) -> None:
+    """Write the files of records that are made of ``mined.jsonl``."""
+    _random_negatives(folder)
+    records = list(read_records(folder / "mined.jsonl"))
+    one = [record for record in records if record.source.startswith("paragraph")]
+    for name, chosen in (("one_kind", one), ("all_kinds", records[: len(one)])):
+        target = folder / f"{name}.jsonl"
+        if not target.is_file():
+            write_records(target, chosen)
 
 
 def _random_negatives(folder: Path) -> None:
@@ -127,22 +181,22 @@ def _with_random(records: list[Record]) -> Iterator[Record]:
         yield replace(record, negatives=other.positives[:1], negative_ids=())
 
 
-def _folder(variant: Variant, options: argparse.Namespace) -> Path:
-    words = (variant.data.removesuffix(".jsonl"), variant.lr, variant.seed, variant.loss)
-    key = "-".join(str(word) for word in words)
-    name = "".join(c if c.isalnum() or c == "-" else "_" for c in key)
-    folder: Path = options.output / f"{name}-{options.steps}"
+def _folder(variant: Variant, seed: int, options: argparse.Namespace) -> Path:
+    loss = hashlib.md5(variant.loss.encode(), usedforsecurity=False).hexdigest()[:8]
+    sizes = f"{options.layers}-{options.batch}-{options.steps}"
+    name = f"{Path(variant.data).stem}-{loss}-{variant.lr}-{sizes}-seed{seed}"
+    folder: Path = options.output / name
     return folder
 
 
-def _run(variant: Variant, options: argparse.Namespace) -> Path:
+def _run(variant: Variant, seed: int, options: argparse.Namespace) -> Path:
     """Train a row, unless it is done; rows of two tables that are the same are one run."""
-    folder = _folder(variant, options).absolute()
-    recipe = folder.with_suffix(".toml")
+    folder = _folder(variant, seed, options).absolute()
+    recipe = folder.with_name(f"{folder.name}.toml")
     recipe.write_text(
         RECIPE.format(
             output=folder,
-            seed=variant.seed,
+            seed=seed,
             layers=options.layers,
             data=(options.data / variant.data).absolute(),
             loss=variant.loss,
@@ -164,14 +218,14 @@ def _score(folder: Path) -> float:
     return float(result["evaluation"]["last"]["mean"])
 
 
-def _merged(folders: list[Path], options: argparse.Namespace) -> float:
+def _merged(folders: list[Path], what: str, options: argparse.Namespace) -> float:
     """Average the runs' models, and score the average as the runs were scored."""
-    merged = options.output / f"merged-{options.steps}"
+    merged = options.output / f"merged-{what}-{options.layers}-{options.batch}-{options.steps}"
     if not merged.is_dir():
         models = [str(folder / "model") for folder in folders]
-        subprocess.run([POLYVEC, "merge", *models, "-o", str(merged)], check=True)
-    held_out = options.data / "held_out.jsonl"
-    return _evaluate(merged, held_out)
+        command = [POLYVEC, "merge", *models, "--no-compare", "-o", str(merged)]
+        subprocess.run(command, check=True)
+    return _evaluate(merged, options.data / "held_out.jsonl")
 
 
 def _evaluate(model: Path, held_out: Path) -> float:
