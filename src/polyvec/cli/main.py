@@ -8,6 +8,7 @@ import typer
 
 import polyvec
 from polyvec.cli import (
+    catalogue,
     classify,
     cluster,
     data,
@@ -45,6 +46,7 @@ app.command("similarity")(similarity.similarity)
 app.command("pull")(models.pull)
 app.command("models")(models.list_models)
 app.command("info")(models.info)
+app.command("catalogue")(catalogue.catalogue)
 app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("serve")(serve.serve)

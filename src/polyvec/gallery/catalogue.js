@@ -62,7 +62,7 @@ function compare() {
     }
   }
   for (const [row, cell] of chosen[0].cells.entries()) {
-    pair.tBodies[0].rows[row].classList.toggle("differs", cell !== chosen[1].cells[row]);
+    pair.tBodies[0].rows[row].classList.toggle("same", cell === chosen[1].cells[row]);
   }
   draw(chosen);
 }

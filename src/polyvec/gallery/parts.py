@@ -211,7 +211,7 @@ def comparison(
         for label, key, one in zip(("Model", "and"), ("left", "right"), chosen, strict=True)
     )
     rows = "".join(
-        f'<tr{_differs(cells)}><th scope="row">{escape(name)}</th>'
+        f'<tr{_same(cells)}><th scope="row">{escape(name)}</th>'
         + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         + "</tr>"
         for name, cells in compared(list(chosen))
@@ -229,8 +229,8 @@ def comparison(
     )
 
 
-def _differs(cells: Sequence[str]) -> str:
-    return "" if len(set(cells)) == 1 else ' class="differs"'
+def _same(cells: Sequence[str]) -> str:
+    return ' class="same"' if len(set(cells)) == 1 else ""
 
 
 def _options(cards: Sequence[Card], chosen: Card) -> str:

@@ -7,7 +7,7 @@ from html import escape
 from polyvec.catalogue.facts import TASK_TYPES
 from polyvec.gallery.scores import SHORT, Scores
 
-_WIDTH, _HEIGHT, _RADIUS = 420, 330, 108
+_WIDTH, _HEIGHT, _RADIUS = 440, 300, 120
 _INNER = 0.15
 """The lowest score of an axis is drawn this far out, so that a shape does not fall together."""
 _RINGS = 4
@@ -40,7 +40,7 @@ class Scale:
 
 def _place(number: int, share: float) -> tuple[float, float]:
     angle = 2 * math.pi * number / len(TASK_TYPES) - math.pi / 2
-    centre_x, centre_y = _WIDTH / 2, _HEIGHT / 2 + 4
+    centre_x, centre_y = _WIDTH / 2, _HEIGHT / 2 + 6
     return (
         centre_x + _RADIUS * share * math.cos(angle),
         centre_y + _RADIUS * share * math.sin(angle),

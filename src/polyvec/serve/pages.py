@@ -1,4 +1,4 @@
-"""What a browser sees: the page at ``/``, its files, and ``/docs``; which of it is open to all."""
+"""What a browser sees: ``/`` and its files, ``/docs``, ``/models``; which of it is open to all."""
 
 import hashlib
 import importlib.resources
@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from polyvec.serve.catalogue import CataloguePage
 from polyvec.serve.docs import docs_page, style_hash
 from polyvec.serve.reading import HEADERS
 
@@ -39,7 +41,13 @@ FILES = (
 
 _FOLDER = "/web/"
 PAGE_PATHS = frozenset(
-    {"/", "/docs", "/openapi.json", *(_FOLDER + name for name in FILES if name != "index.html")}
+    {
+        "/",
+        "/docs",
+        "/models",
+        "/openapi.json",
+        *(_FOLDER + name for name in FILES if name != "index.html"),
+    }
 )
 """Answered without an API key: they say nothing of this server's models or users, and the page asks
 with the key that a user types in."""
@@ -63,13 +71,14 @@ _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def add_pages(app: FastAPI) -> None:
-    """Add the page at ``/`` (GET and HEAD; POST is TEI's), its files, and ``/docs``."""
+    """Add the page at ``/`` (GET and HEAD; POST is TEI's), its files, ``/docs`` and ``/models``."""
     folder = importlib.resources.files("polyvec.serve") / "web"
     for name in FILES:
         path = "/" if name == "index.html" else _FOLDER + name
         kind = _TYPES["." + name.rpartition(".")[2]]
         _add(app, path, _file((folder / name).read_bytes(), kind))
     _add(app, "/docs", _docs(app))
+    _add(app, "/models", _models())
 
 
 def _add(app: FastAPI, path: str, endpoint: _Endpoint) -> None:
@@ -101,3 +110,16 @@ def _docs(app: FastAPI) -> _Endpoint:
         return Response(page, headers=headers, media_type=_TYPES[".html"])
 
     return docs
+
+
+def _models() -> _Endpoint:
+    catalogue = CataloguePage()
+
+    async def models(_request: Request) -> Response:
+        """Show what is known of embedding models, not of those that are served."""
+        text, style, script = await run_in_threadpool(catalogue.text)
+        policy = f"{_CLOSED}; style-src '{style}'; script-src '{script}'"
+        headers = {**_HEADERS, "Content-Security-Policy": policy}
+        return Response(text, headers=headers, media_type=_TYPES[".html"])
+
+    return models
