@@ -8,6 +8,7 @@ import typer
 
 import polyvec
 from polyvec.cli import (
+    ask,
     catalogue,
     classify,
     cluster,
@@ -15,6 +16,7 @@ from polyvec.cli import (
     embed,
     evaluate,
     export,
+    fit,
     generate,
     index,
     leaderboard,
@@ -22,6 +24,7 @@ from polyvec.cli import (
     mine,
     models,
     rank,
+    rent,
     report,
     search,
     serve,
@@ -54,6 +57,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("report")(report.report)
 app.command("search")(search.search)
+app.command("ask")(ask.ask)
 app.command("rank")(rank.rank)
 app.add_typer(classify.app, name="classify")
 app.command("cluster")(cluster.cluster)
@@ -62,6 +66,8 @@ app.command("merge")(merge.merge)
 app.command("mine")(mine.mine)
 app.add_typer(data.app, name="data")
 app.command("generate")(generate.generate)
+app.command("fit")(fit.fit)
+app.command("rent")(rent.rent)
 app.command("index")(index.index)
 
 

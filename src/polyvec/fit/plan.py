@@ -163,11 +163,12 @@ def _judged(
 ) -> tuple[Color, str]:
     if (lacks := _lacks(device, precision)) is not None:
         return "red", lacks
+    need = memory.total / 2**30
     if device.memory_bytes is None:
-        return "yellow", f"runs where {memory.total / 1e9:.1f} GB of memory are free"
-    need, there = memory.total / 1e9, device.memory_bytes / 1e9
+        return "yellow", f"runs where {need:.1f} GiB of memory are free"
+    there = device.memory_bytes / 2**30
     if memory.total > device.memory_bytes * _ROOM:
-        return "red", f"needs {need:.1f} GB of {there:.1f}, of which a tenth stays free"
+        return "red", f"needs {need:.1f} of {there:.1f} GiB, of which a tenth stays free"
     if source == "resident":
         return "green", "all layers in memory"
     where = "in blocks" if source == "packed" else "from their files"

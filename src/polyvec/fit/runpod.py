@@ -1,4 +1,4 @@
-"""RunPod's prices: the query ``gpuTypes`` of its GraphQL interface (docs.runpod.io, graphql-spec)."""
+"""RunPod's prices: the query ``gpuTypes`` of its GraphQL interface (graphql-spec.runpod.io)."""
 
 import os
 from collections.abc import Iterator
