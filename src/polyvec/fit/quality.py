@@ -78,7 +78,7 @@ def quality(facts: ModelFacts, precision: str) -> Quality:
 def _is_same(m: Measured, facts: ModelFacts, network: str) -> bool:
     short = m.model.rpartition("/")[2].lower()
     is_named = facts.name.lower().rpartition("/")[2] == short
-    close = abs(m.parameters - facts.parameters) < 0.01 * m.parameters
+    close = abs(m.parameters - facts.parameters) < 0.03 * m.parameters
     return is_named and close and m.network == network
 
 
