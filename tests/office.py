@@ -41,16 +41,13 @@ def _relations(targets: Mapping[str, tuple[str, str]]) -> str:
         f'<Relationship Id="{name}" Type="{LINKS}/{kind}" Target="{target}"/>'
         for name, (kind, target) in targets.items()
     )
-    return f'<?xml version="1.0"?><Relationships xmlns="{_PACKAGE}/relationships">{parts}</Relationships>'
+    start = f'<?xml version="1.0"?><Relationships xmlns="{_PACKAGE}/relationships">'
+    return f"{start}{parts}</Relationships>"
 
 
 def docx(paragraphs: Sequence[tuple[str, str]]) -> bytes:
     """Return a Word file of (style, text) paragraphs; a style is ``Heading1`` or empty."""
-    body = "".join(
-        f"<w:p><w:pPr>{'<w:pStyle w:val=%r/>' % style if style else ''}</w:pPr>".replace("'", '"')
-        + f'<w:r><w:t xml:space="preserve">{escape(text)}</w:t></w:r></w:p>'
-        for style, text in paragraphs
-    )
+    body = "".join(_paragraph(style, text) for style, text in paragraphs)
     styles = "".join(
         f'<w:style w:type="paragraph" w:styleId="Heading{n}"><w:name w:val="heading {n}"/>'
         f'<w:pPr><w:outlineLvl w:val="{n - 1}"/></w:pPr></w:style>'
@@ -66,13 +63,18 @@ def docx(paragraphs: Sequence[tuple[str, str]]) -> bytes:
             ),
             "_rels/.rels": _relations({"r1": ("officeDocument", "word/document.xml")}),
             "word/_rels/document.xml.rels": _relations({"r1": ("styles", "styles.xml")}),
-            "word/styles.xml": f'<?xml version="1.0"?><w:styles xmlns:w="{WORD}">{styles}</w:styles>',
+            "word/styles.xml": f'<w:styles xmlns:w="{WORD}">{styles}</w:styles>',
             "word/document.xml": (
                 f'<?xml version="1.0"?><w:document xmlns:w="{WORD}"><w:body>{body}</w:body>'
                 "</w:document>"
             ),
         }
     )
+
+
+def _paragraph(style: str, text: str) -> str:
+    styled = f'<w:pStyle w:val="{style}"/>' if style else ""
+    return f"<w:p><w:pPr>{styled}</w:pPr><w:r><w:t>{escape(text)}</w:t></w:r></w:p>"
 
 
 def pptx(slides: Sequence[tuple[str, str]]) -> bytes:
@@ -170,8 +172,9 @@ def epub(chapters: Sequence[tuple[str, str]], title: str = "A Book") -> bytes:
             "mimetype": "application/epub+zip",
             "META-INF/container.xml": (
                 '<?xml version="1.0"?><container version="1.0" '
-                'xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles><rootfile '
-                'full-path="OEBPS/book.opf" media-type="application/oebps-package+xml"/></rootfiles>'
+                'xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+                '<rootfile full-path="OEBPS/book.opf" '
+                'media-type="application/oebps-package+xml"/></rootfiles>'
                 "</container>"
             ),
             "OEBPS/book.opf": (

@@ -17,8 +17,9 @@ from polyvec.search.rows import ChunkSettings, heading_above
 
 HEADING_SHARE = 8
 """A chunk's headings take at most this part (1/8) of its tokens."""
-_BLOCK_CHARACTERS = 200_000
-"""A splitter sees so much at once: its work grows faster than the text."""
+_BLOCK_CHARACTERS, _CODE_BLOCK_CHARACTERS = 20_000, 100_000
+"""A splitter sees so much at once: its work grows faster than the text, where that has no spaces
+with the square. Code is parsed, and wants to be whole."""
 _LANGUAGE_LETTERS, _LANGUAGE_CHARACTERS = 60, 400
 """Fewer letters of a-z, or a third as many others, do not tell a language."""
 
@@ -65,7 +66,8 @@ class Cutter:
     def _parts(self, text: Text, kind: Kind) -> Iterator[tuple[int, str]]:
         name = kind.file_type if kind.how == "code" else "text"
         splitter = self._splitter("markdown" if text.is_markdown else name)
-        for start, block in _blocks(text.content):
+        most = _CODE_BLOCK_CHARACTERS if kind.how == "code" else _BLOCK_CHARACTERS
+        for start, block in _blocks(text.content, most):
             for offset, part in splitter.chunk_indices(block):
                 yield start + offset, part
 
@@ -240,14 +242,14 @@ def likely_language(text: str) -> str:
     return str(py3langid.classify(start)[0])
 
 
-def _blocks(content: str) -> Iterator[tuple[int, str]]:
+def _blocks(content: str, most: int) -> Iterator[tuple[int, str]]:
     """Cut a long text at a paragraph's or line's end into blocks that splitters can take."""
     start = 0
     while start < len(content):
-        end = min(len(content), start + _BLOCK_CHARACTERS)
+        end = min(len(content), start + most)
         if end < len(content):
-            for sign in ("\n\n", "\n", " "):
-                place = content.rfind(sign, start + _BLOCK_CHARACTERS // 2, end)
+            for sign in ("\n\n", "\n", "。", " "):
+                place = content.rfind(sign, start + most // 2, end)
                 if place > start:
                     end = place + len(sign)
                     break

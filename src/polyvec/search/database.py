@@ -1,6 +1,8 @@
 """An index's database: connected to, its facts read and written, rows merged into a table."""
 
-from collections.abc import Mapping
+import random
+import time
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 FACTS = "facts"
+_ATTEMPTS = 5
 
 
 def chunks_name(fingerprint: str) -> str:
@@ -48,6 +51,22 @@ def check_same(uri: str, info: IndexInfo, fingerprint: str, model: str = "this m
             f"{info.model}, or embed the index anew: polyvec index {info.root} --index {uri} "
             "--model MODEL --migrate"
         )
+
+
+def attempted(maintenance: Callable[[], object]) -> None:
+    """Do what keeps an index fast; where other writers are always quicker, leave it to them.
+
+    Searching is right without it, and every run that changes something tries again.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            maintenance()
+        except RuntimeError as error:
+            if "conflict" not in str(error):
+                raise
+            time.sleep(random.uniform(0, 0.2 * 2**attempt))  # noqa: S311 (no secret)
+        else:
+            return
 
 
 def connect(uri: str, storage_options: Mapping[str, str] | None) -> "DBConnection":

@@ -94,7 +94,7 @@ def _definitions(
 
 def _name(node: Any) -> str:  # noqa: ANN401
     """Return what a definition is called; empty where a node defines nothing."""
-    if not _DEFINITION.search(node.type):
+    if not _DEFINITION.search(node.type) or node.type.endswith("declarator"):
         return ""
     named = node.child_by_field_name("name") or node.child_by_field_name("type")
     declared = node.child_by_field_name("declarator")

@@ -185,7 +185,9 @@ def kind_by_content(start: bytes) -> Kind | None:
     """Return the kind of a file without a telling name by its first bytes: text or nothing."""
     if start.startswith(b"%PDF-"):
         return Kind("pdf", "office")
-    if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 and UTF-32 have zero bytes
+        return Kind("text", "text")
+    if b"\0" in start:
         return None
     control = sum(byte < 32 and byte not in b"\t\n\r\f\x1b\b" for byte in start)
     return Kind("text", "text") if control * 100 <= len(start) else None

@@ -17,6 +17,7 @@ import numpy as np
 from polyvec.errors import InputError
 from polyvec.search.database import (
     FACTS,
+    attempted,
     check_same,
     chunks_name,
     connect,
@@ -311,18 +312,23 @@ class Store:
         """
         if self.count() == 0:
             return
+        for column in ("chunk_id", "text_id", "path", "text"):
+            if not self._has_index(column):
+                attempted(lambda column=column: self._make_index(column))  # type: ignore[misc]
+        if self.count() >= QUANTIZE_FROM_CHUNKS and not self._has_index("vector"):
+            attempted(lambda: self._make_index("vector"))
+        for table in (self._chunks, self._documents):
+            attempted(lambda table=table: table.optimize(cleanup_older_than=_OLD_VERSIONS_KEPT))  # type: ignore[misc]
+
+    def _make_index(self, column: str) -> None:
         from lancedb.index import FTS, BTree, IvfRq
 
-        for column in ("chunk_id", "text_id", "path"):
-            if not self._has_index(column):
-                self._chunks.create_index(column, config=BTree())
-        if not self._has_index("text"):
-            words = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False)
-            self._chunks.create_index("text", config=words)
-        if self.count() >= QUANTIZE_FROM_CHUNKS and not self._has_index("vector"):
-            self._chunks.create_index("vector", config=IvfRq(distance_type="cosine"))
-        for table in (self._chunks, self._documents):
-            table.optimize(cleanup_older_than=_OLD_VERSIONS_KEPT)
+        config: FTS | BTree | IvfRq = BTree()
+        if column == "text":
+            config = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False)
+        elif column == "vector":
+            config = IvfRq(distance_type="cosine")
+        self._chunks.create_index(column, config=config)
 
 
 def _filtered(query: _Query, where: Where | None) -> _Query:
