@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 from polyvec.catalogue.cards import Card, cards, find, read_card
 from polyvec.catalogue.facts import TASK_TYPES
 from polyvec.errors import InputError
+from polyvec.fit.offers import Offer
+from polyvec.fit.prices import Prices
 from polyvec.gallery.page import catalogue_page, policy_hashes
 from polyvec.gallery.radar import Scale, radar
+from polyvec.gallery.running import Running
 from polyvec.gallery.scores import all_scores, peers_of, scores_of
 from polyvec.gallery.words import NOT_KNOWN, commands, compared, weights
 from tests.command import Command
@@ -151,11 +155,6 @@ def test_one_model_is_no_page() -> None:
         catalogue_page({BGE.name: BGE})
 
 
-def test_more_of_a_card_stands_in_it() -> None:
-    text = catalogue_page(KNOWN, extra=lambda card: f"<p>more of {card.name}</p>")
-    assert text.count("<p>more of ") == len(KNOWN)
-
-
 # --- The command and the server ---------------------------------------------------------------
 
 
@@ -178,7 +177,7 @@ def test_the_command_lists_shows_and_compares(run: Command) -> None:
 def test_the_command_writes_a_page_and_keeps_what_is_there(run: Command, tmp_path: Path) -> None:
     path = tmp_path / "models.html"
     run("catalogue", "--html", str(path))
-    assert path.read_text(encoding="utf-8") == catalogue_page(KNOWN)
+    assert path.read_text(encoding="utf-8").count("<article") == len(KNOWN)
     assert run("catalogue", "--html", str(path)).code == 2
     run("catalogue", "bge-m3", "LaBSE", "--html", str(path), "--force")
     assert "Linq-Embed-Mistral" not in path.read_text(encoding="utf-8")
@@ -199,3 +198,69 @@ def test_the_server_has_the_page_and_its_policy_fits(live: Live) -> None:
         assert f"'{digest}'" in policy
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+# --- Where models run -------------------------------------------------------------------------
+
+
+def _prices(*offers: Offer, age_s: float = 1500.0) -> Prices:
+    return Prices(list(offers), {"vast": time.time() - age_s})
+
+
+def _offer(gpu: str, memory_gb: float, price: float, is_spot: bool = False) -> Offer:
+    return Offer("vast", gpu, 1, memory_gb, None, price, is_spot, "DE")
+
+
+def test_a_card_says_which_devices_run_it() -> None:
+    small, large = (Running(None).part(card) for card in (BGE, NEMOTRON))
+    assert _verdict(small, "RTX 3060 12GB") == ("ok", "runs", "bf16, resident")
+    assert _verdict(large, "RTX 4090, 24 GB") == ("ok", "runs", "bf16, resident")
+    assert _verdict(large, "RTX 3060 12GB")[:2] == ("tight", "runs, with layers outside")
+    assert "no prices are in the cache" in large
+    assert "polyvec rent llama-embed-nemotron-8b" in large
+
+
+def _verdict(part: str, device: str) -> tuple[str, ...]:
+    found = re.search(
+        rf'>{device}</th><td title="[^"]+"><span class="(\w+)".*?</span> ([^<]+)'
+        r"</td><td>([^<]+)",
+        part,
+    )
+    assert found is not None, device
+    return found.groups()
+
+
+def test_the_cheapest_that_is_enough_is_named_with_the_age_of_its_price() -> None:
+    dear, cheap = _offer("RTX 5090", 32, 0.6), _offer("RTX 4090", 24, 0.34)
+    tiny, spot = _offer("RTX 3060", 12, 0.05), _offer("L4", 24, 0.2, is_spot=True)
+    part = Running(_prices(dear, cheap, tiny, spot)).part(NEMOTRON)
+    rented = part.partition("The cheapest rentals")[2]
+    shape = r'"row">bf16</th><td>([^<]+)</td>.*?<td>(spot|on demand)</td>'
+    rows = re.findall(shape, rented)
+    assert rows == [("RTX 4090", "on demand"), ("L4", "spot")]
+    assert "(25 minutes old)" in part
+    assert "<code>--resume</code>" in part
+    assert "(4 days old)" in Running(_prices(cheap, age_s=4.1 * 86400)).part(NEMOTRON)
+    none = Running(_prices(_offer("GTX 1050", 2, 0.01))).part(NEMOTRON)
+    assert "none of the offers in the cache has enough memory" in none
+
+
+def test_a_model_whose_shape_is_not_known_is_not_judged() -> None:
+    part = Running(None).part(find("jina-embeddings-v3", KNOWN))
+    assert "does not state its network" in part
+    rows = Running(None).rows(find("jina-embeddings-v3", KNOWN))
+    assert {cell for _, cell in rows} == {NOT_KNOWN}
+
+
+def test_a_comparison_has_what_each_needs_and_costs() -> None:
+    running = Running(_prices(_offer("RTX 4090", 24, 0.34)))
+    rows = dict(compared([NEMOTRON, BGE], running.rows))
+    needs = [float(cell.split()[0]) for cell in rows["needs in bf16, on a GPU"]]
+    assert needs[0] > 15.0 > needs[1] > 1.1  # at least the weights
+    assert rows["cheapest rental in bf16, on demand"] == ["$0.34 an hour, RTX 4090"] * 2
+
+
+def test_every_card_has_its_part() -> None:
+    text = catalogue_page(KNOWN, Running(None))
+    assert len(re.findall(r"<summary>Where \S+ runs", text)) == len(KNOWN)
+    assert _Parsed(text).bad == []

@@ -64,11 +64,13 @@ def catalogue(
 
 def _write(path: Path, chosen: Mapping[str, Card], force: bool) -> None:
     from polyvec.evaluate.results import write_file
+    from polyvec.fit.prices import known_prices
     from polyvec.gallery.page import catalogue_page
+    from polyvec.gallery.running import Running
 
     if path.exists() and not force:
         raise InputError(f"{path} exists already; use --force to replace it, or another name.")
-    write_file(path, catalogue_page(chosen).encode())
+    write_file(path, catalogue_page(chosen, Running(known_prices())).encode())
     MESSAGES.print(f"[dim]Catalogue: {path}[/]")
 
 
@@ -158,13 +160,15 @@ def _print_card(card: Card) -> None:
 
 
 def _print_compared(chosen: list[Card]) -> None:
+    from polyvec.fit.prices import known_prices
+    from polyvec.gallery.running import Running
     from polyvec.gallery.words import compared
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for card in chosen:
         table.add_column(card.short_name, overflow="fold")
-    for name, cells in compared(chosen):
+    for name, cells in compared(chosen, Running(known_prices()).rows):
         style = "dim" if len(set(cells)) == 1 else ""
         table.add_row(Text(name, style="bold"), *(Text(cell, style=style) for cell in cells))
     results_console().print(table)

@@ -34,13 +34,12 @@ def catalogue_page(cards: Mapping[str, Card], extra: Extra | None = None) -> str
     scale = Scale(scores)
     every = list(cards.values())
     chosen = _chosen(every)
-    articles = "".join(
-        article(card, cards, scores, scale, extra or (lambda _card: "")) for card in every
-    )
+    articles = "".join(article(card, cards, scores, scale, extra) for card in every)
+    pair = comparison(every, scores, scale, chosen, extra)
     body = [
         _introduction(len(every), len(scores)),
         f'<h2 id="overview">Overview</h2>{_FILTERS}{overview(every, scores)}',
-        f'<h2 id="compare">Two models compared</h2>{comparison(every, scores, scale, chosen)}',
+        f'<h2 id="compare">Two models compared</h2>{pair}',
         lists(every),
         f'<h2 id="cards">Cards</h2>{articles}',
         f'<p class="soft">polyvec {polyvec.__version__}</p></main>',

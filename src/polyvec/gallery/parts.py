@@ -1,8 +1,9 @@
 """Parts of the catalogue's page: a card, the overview, the comparison, the lists."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Protocol
 
 from polyvec.catalogue.cards import Card, families, providers
 from polyvec.catalogue.facts import KINDS
@@ -31,8 +32,18 @@ _MAIN_FIGURES = (
     "base_model",
     "weights",
 )
-Extra = Callable[[Card], str]
-"""More HTML of a card, from who knows more of a model than this package does."""
+
+
+class Extra(Protocol):
+    """Who knows more of a model than its card: where it runs, what renting costs."""
+
+    def part(self, card: Card) -> str:
+        """Return HTML that stands in the card."""
+        ...
+
+    def rows(self, card: Card) -> list[tuple[str, str]]:
+        """Return rows of the comparison, the same names for every model."""
+        ...
 
 
 def slug(card: Card) -> str:
@@ -46,7 +57,11 @@ def link(card: Card) -> str:
 
 
 def article(
-    card: Card, cards: Mapping[str, Card], scores: Mapping[str, Scores], scale: Scale, extra: Extra
+    card: Card,
+    cards: Mapping[str, Card],
+    scores: Mapping[str, Scores],
+    scale: Scale,
+    extra: Extra | None,
 ) -> str:
     """Return a model's card."""
     marks = _Marks(card)
@@ -63,7 +78,7 @@ def article(
         f'<div class="halves"><dl class="figures">{main}'
         f"<dt>weights take about</dt><dd>{escape(room)}</dd>"
         f"</dl>{_scored(card, cards, scores, scale)}</div>"
-        f"{_run(card)}{extra(card)}"
+        f"{_run(card)}{extra.part(card) if extra else ''}"
         f"<details><summary>Network and sources of {escape(card.short_name)}</summary>"
         f'<dl class="figures">{inner}</dl>{marks.sources()}</details>'
         f'<p class="soft"><a href="#overview">Back to the overview</a></p></article>'
@@ -203,7 +218,11 @@ def _cell(words: str, value: float | str | None, kind: str = "n") -> str:
 
 
 def comparison(
-    cards: Sequence[Card], scores: Mapping[str, Scores], scale: Scale, chosen: tuple[Card, Card]
+    cards: Sequence[Card],
+    scores: Mapping[str, Scores],
+    scale: Scale,
+    chosen: tuple[Card, Card],
+    extra: Extra | None,
 ) -> str:
     """Return two models beside each other, and what the script needs to show any other two."""
     pickers = "".join(
@@ -214,7 +233,7 @@ def comparison(
         f'<tr{_same(cells)}><th scope="row">{escape(name)}</th>'
         + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         + "</tr>"
-        for name, cells in compared(list(chosen))
+        for name, cells in compared(list(chosen), extra.rows if extra else None)
     )
     head = "".join(f'<th scope="col">{escape(card.short_name)}</th>' for card in chosen)
     shapes = [(card.short_name, scores[card.name]) for card in chosen if card.name in scores]
@@ -225,7 +244,7 @@ def comparison(
         '<div class="wide" tabindex="0" role="region" aria-label="Two models compared">'
         f'<table id="pair"><thead><tr><th scope="col">figure</th>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div></div>"
-        f'<script type="application/json" id="facts">{_facts(cards, scores, scale)}</script>'
+        f'<script type="application/json" id="facts">{_facts(cards, scores, scale, extra)}</script>'
     )
 
 
@@ -242,11 +261,14 @@ def _options(cards: Sequence[Card], chosen: Card) -> str:
     )
 
 
-def _facts(cards: Sequence[Card], scores: Mapping[str, Scores], scale: Scale) -> str:
+def _facts(
+    cards: Sequence[Card], scores: Mapping[str, Scores], scale: Scale, extra: Extra | None
+) -> str:
+    more = extra.rows if extra else None
     facts = {
         slug(card): {
             "name": card.short_name,
-            "cells": [cells[0] for _, cells in compared([card])],
+            "cells": [cells[0] for _, cells in compared([card], more)],
             "path": scale.path(scores[card.name].by_type) if card.name in scores else "",
             "said": ", ".join(
                 f"{name} {scores[card.name].by_type[kind]:.1f}" for kind, name in SHORT.items()

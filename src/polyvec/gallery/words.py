@@ -1,5 +1,6 @@
 """Figures of cards as people read them."""
 
+from collections.abc import Callable
 from datetime import date
 
 from polyvec.catalogue.cards import Card
@@ -57,6 +58,8 @@ def commands(card: Card) -> list[str]:
         *fetch,
         f"polyvec similarity -m {card.run} 'Where is Paris?' 'Paris liegt in Frankreich.'",
         f"polyvec serve {card.run}",
+        f"polyvec fit {card.short_name}",
+        f"polyvec rent {card.short_name}",
     ]
 
 
@@ -67,12 +70,19 @@ def why_not(card: Card) -> str:
     return "polyvec does not run it."
 
 
-def compared(cards: list[Card]) -> list[tuple[str, list[str]]]:
+More = Callable[[Card], list[tuple[str, str]]]
+"""Further rows of a comparison, the same names for every model."""
+
+
+def compared(cards: list[Card], more: More | None = None) -> list[tuple[str, list[str]]]:
     """Return figures of models beside each other: a name, and one cell a model."""
     rows = [("made by", [card.provider for card in cards]), ("family", [c.family for c in cards])]
     rows += [(kind.label, [figure(c, key) for c in cards]) for key, kind in KINDS.items()]
     rows += [(f"weights in {p}", [weights(c, p) for c in cards]) for p in BYTES]
     rows += [("polyvec runs it", ["yes" if c.run else "no" for c in cards])]
+    if more is not None:
+        further = [more(card) for card in cards]
+        rows += [(row[0][0], [cell for _, cell in row]) for row in zip(*further, strict=True)]
     scores = [scores_of(card) for card in cards]
     means = [f"{one.mean:.2f}" if one else NOT_KNOWN for one in scores]
     rows += [("MMTEB, mean of task types", means)]

@@ -1,6 +1,10 @@
-"""``/models``: the catalogue's page, made on the first request and kept."""
+"""``/models``: the catalogue's page, made on a request and kept for a while."""
 
 import threading
+import time
+
+_KEPT_S = 60.0
+"""The page says how old its prices are, in minutes."""
 
 
 class CataloguePage:
@@ -10,14 +14,21 @@ class CataloguePage:
         """Make nothing yet."""
         self._lock = threading.Lock()
         self._made: tuple[str, str, str] | None = None
+        self._made_at = 0.0
 
     def text(self) -> tuple[str, str, str]:
-        """Return the page, its style's hash and its script's; made once, whoever asks."""
-        from polyvec.catalogue.cards import cards
-        from polyvec.gallery.page import catalogue_page, policy_hashes
-
+        """Return the page, its style's hash and its script's; one is made at a time."""
         with self._lock:
-            if self._made is None:
-                page = catalogue_page(cards())
-                self._made = (page, *policy_hashes(page))
+            if self._made is None or time.monotonic() - self._made_at > _KEPT_S:
+                self._made, self._made_at = _make(), time.monotonic()
             return self._made
+
+
+def _make() -> tuple[str, str, str]:
+    from polyvec.catalogue.cards import cards
+    from polyvec.fit.prices import known_prices
+    from polyvec.gallery.page import catalogue_page, policy_hashes
+    from polyvec.gallery.running import Running
+
+    page = catalogue_page(cards(), Running(known_prices()))
+    return page, *policy_hashes(page)
