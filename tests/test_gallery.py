@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +19,8 @@ from polyvec.gallery.radar import Scale, radar
 from polyvec.gallery.running import Running
 from polyvec.gallery.scores import all_scores, peers_of, scores_of
 from polyvec.gallery.words import NOT_KNOWN, commands, compared, weights
+from polyvec.serve.catalogue import CataloguePage, fresh_prices
+from polyvec.serve.settings import ServeSettings
 from tests.command import Command
 from tests.live import Live
 
@@ -264,3 +267,35 @@ def test_every_card_has_its_part() -> None:
     text = catalogue_page(KNOWN, Running(None))
     assert len(re.findall(r"<summary>Where \S+ runs", text)) == len(KNOWN)
     assert _Parsed(text).bad == []
+
+
+# --- The server's prices ----------------------------------------------------------------------
+
+
+def test_the_server_asks_for_prices_only_if_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    stops: list[threading.Event] = []
+    monkeypatch.setattr("polyvec.fit.prices.keep_fresh", stops.append)
+    with fresh_prices(wanted=False):
+        assert stops == []
+    with fresh_prices(wanted=True):
+        assert [stop.is_set() for stop in stops] == [False]
+    assert stops[0].is_set()
+
+
+def test_the_page_of_the_server_is_made_again_with_new_prices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = _prices(_offer("RTX 4090", 24, 0.34))
+    monkeypatch.setattr("polyvec.fit.prices.known_prices", lambda: found)
+    page = CataloguePage()
+    first = page.text()
+    assert "0.34" in first[0]
+    assert page.text() is first
+    found = _prices(_offer("RTX 4090", 24, 0.99))
+    monkeypatch.setattr("polyvec.serve.catalogue._KEPT_S", 0.0)
+    assert "0.99" in page.text()[0]
+
+
+def test_a_setting_that_is_no_choice_is_refused() -> None:
+    with pytest.raises(InputError, match="rental_prices is 'yes'; write true or false"):
+        ServeSettings(rental_prices="yes")  # type: ignore[arg-type]

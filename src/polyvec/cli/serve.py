@@ -144,6 +144,16 @@ def serve(
         str | None,
         typer.Option(help="Send OpenTelemetry traces here.", rich_help_panel=_WATCH),
     ] = None,
+    rental_prices: Annotated[
+        bool | None,
+        typer.Option(
+            "--rental-prices/--no-rental-prices",
+            help="Ask Vast.ai and RunPod every hour what renting costs, for /models. "
+            "[default: no; the last prices are shown with their age]",
+            rich_help_panel=_NET,
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A TOML file of settings; flags win over it.")
     ] = None,

@@ -135,7 +135,7 @@ def _age(at: float) -> str:
     """Return a moment and how long it is ago."""
     minutes = max(0.0, time.time() - at) / 60
     ago = f"{minutes:.0f} minutes" if minutes < 100 else f"{minutes / 60:.0f} hours"
-    if minutes >= 100 * 60:
+    if minutes >= 48 * 60:
         ago = f"{minutes / 60 / 24:.0f} days"
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC ({ago} old)"
 

@@ -19,6 +19,7 @@ import polyvec
 from polyvec.errors import InputError
 from polyvec.serve import cohere, ollama, openai, tei
 from polyvec.serve.batcher import Batcher
+from polyvec.serve.catalogue import fresh_prices
 from polyvec.serve.encode import dumps
 from polyvec.serve.exchange import Body, Exchanges, Record, endpoint
 from polyvec.serve.failures import Dialect, Kind, dialect_of, error_body, status_of
@@ -119,7 +120,8 @@ class Server:
             first = self.models.all if self.settings.max_memory_gb is None else self.models.all[:1]
             for model in first:
                 await self.service.load(model, model.keep_alive_s or None)
-            yield
+            with fresh_prices(self.settings.rental_prices):
+                yield
         finally:
             sweeper.cancel()
             await self.models.close()

@@ -1,7 +1,9 @@
 """``/models``: the catalogue's page, made on a request and kept for a while."""
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 
 _KEPT_S = 60.0
 """The page says how old its prices are, in minutes."""
@@ -32,3 +34,19 @@ def _make() -> tuple[str, str, str]:
 
     page = catalogue_page(cards(), Running(known_prices()))
     return page, *policy_hashes(page)
+
+
+@contextlib.contextmanager
+def fresh_prices(wanted: bool) -> Iterator[None]:
+    """Ask for rental prices at once and every hour, if that is wanted: else nobody is asked."""
+    if not wanted:
+        yield
+        return
+    from polyvec.fit.prices import keep_fresh
+
+    stop = threading.Event()
+    keep_fresh(stop)
+    try:
+        yield
+    finally:
+        stop.set()

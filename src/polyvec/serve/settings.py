@@ -58,6 +58,8 @@ class ServeSettings:
     """``text`` or ``json``."""
     otlp_endpoint: str | None = None
     """Where OpenTelemetry traces go, e.g. ``http://127.0.0.1:4318``."""
+    rental_prices: bool = False
+    """Ask Vast.ai and RunPod every hour what renting costs, for ``/models``."""
 
     def __post_init__(self) -> None:
         for name in ("models", "cors_origins"):
@@ -71,6 +73,8 @@ class ServeSettings:
             raise InputError(f"port is {self.port}; the highest is {_MAX_PORT}.")
         if not self.models:
             raise InputError("No model to serve. Name one, e.g. polyvec serve default.")
+        if not isinstance(self.rental_prices, bool):
+            raise InputError(f"rental_prices is {self.rental_prices!r}; write true or false.")
         if self.log_format not in ("text", "json"):
             raise InputError(f"log_format is {self.log_format!r}; allowed: text, json.")
         if self.api_key_file is not None and not Path(self.api_key_file).is_file():
