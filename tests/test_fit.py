@@ -29,7 +29,7 @@ RESIDENT, STREAMED = Holding("resident"), Holding("streamed")
 @pytest.fixture(autouse=True)
 def _no_old_rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("POLYVEC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(rates, "_measure", lambda *_: 1e12)
+    monkeypatch.setattr(rates, "_measure", lambda *_: 1e-3)
 
 
 @pytest.fixture
@@ -252,8 +252,8 @@ def test_gpus_are_read_from_nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(*_: object, **__: object) -> "subprocess.CompletedProcess[str]":
         return subprocess.CompletedProcess([], 0, SMI, "")
 
-    monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
-    monkeypatch.setattr(machine.subprocess, "run", answer)
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr("subprocess.run", answer)
     first, second, cpu = machine.this_machine()
     assert (first.name, first.bf16_tflops) == ("H100 SXM", 989.4)
     assert first.memory_gb == pytest.approx(79.6, abs=0.1)
@@ -265,8 +265,8 @@ def test_a_driver_that_hangs_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(*_: object, **__: object) -> None:
         raise subprocess.TimeoutExpired("nvidia-smi", 10)
 
-    monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
-    monkeypatch.setattr(machine.subprocess, "run", hang)
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr("subprocess.run", hang)
     assert [d.kind for d in machine.this_machine()] == ["cpu"]
 
 
@@ -275,16 +275,17 @@ def test_rates_are_measured_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> No
 
     def measure(*given: object) -> float:
         measured.append(given)
-        return 5e11
+        return 5e-4
 
     monkeypatch.setattr(rates, "_measure", measure)
     monkeypatch.setattr(rates, "_is_busy", lambda: False)
     monkeypatch.setattr(rates, "_this_process", {})
-    assert rates.measured_rates(64, 32, "fp32") == 5e11
+    expected = 2 * 2048 * 64 * 32 / 5e-4
+    assert rates.product_rate(64, 32, "fp32") == pytest.approx(expected)
     monkeypatch.setattr(rates, "_this_process", {})  # as another process finds it
-    assert rates.measured_rates(64, 32, "fp32") == 5e11
+    assert rates.product_rate(64, 32, "fp32") == pytest.approx(expected)
     assert len(measured) == 1
-    rates.measured_rates(64, 32, "fp32", again=True)
+    rates.product_rate(64, 32, "fp32", again=True)
     assert len(measured) == 2
 
 
@@ -293,14 +294,22 @@ def test_a_rate_taken_on_a_busy_machine_is_not_kept(
 ) -> None:
     monkeypatch.setattr(rates, "_is_busy", lambda: True)
     monkeypatch.setattr(rates, "_this_process", {})
-    rates.measured_rates(64, 32, "fp32")
+    rates.product_rate(64, 32, "fp32")
     assert not (tmp_path / "cache" / rates.FILE).exists()
 
 
 def test_a_product_is_really_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(rates, "_SECONDS", 0.0)
-    assert rates._measure(64, 64, "fp32") > 1e6
+    monkeypatch.setattr(rates, "_this_process", {})
+    monkeypatch.setattr(rates, "_is_busy", lambda: True)
+    for precision in ("fp32", "bf16", "int8"):
+        if rates._has(precision):
+            rate = rates.product_rate(64, 64, precision, again=True)
+            assert rate is not None
+            assert rate > 1e6
+    assert rates.attention_rate(32, 16, torch.float32, again=True) > 1e6
+    assert rates.row_rate(torch.float32, again=True) > 1e5
 
 
 def test_tokens_are_counted_as_the_model_reads_them(tiny_folder: Path) -> None:

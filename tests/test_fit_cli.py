@@ -14,7 +14,7 @@ NEMOTRON = "llama-embed-nemotron-8b"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("POLYVEC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(rates, "_measure", lambda *_: 1e12)
+    monkeypatch.setattr(rates, "_measure", lambda *_: 1e-3)
     monkeypatch.setenv("COLUMNS", "200")
 
 

@@ -5,7 +5,6 @@ RunPod's GraphQL ``gpuTypes``.
 """
 
 import json
-import os
 import socket
 import sys
 import threading
@@ -21,12 +20,14 @@ import pytest
 
 from polyvec.errors import InputError
 from polyvec.fit import prices as module
+from polyvec.fit import rates
 from polyvec.fit.facts import ModelFacts, facts_of
 from polyvec.fit.hunted import Gpuhunt
 from polyvec.fit.offers import Offer, PriceError
 from polyvec.fit.prices import keep_fresh, known_prices, prices, rentals
 from polyvec.fit.runpod import RunPod
 from polyvec.fit.vast import Vast
+from polyvec.hub import cache_folder
 from tests.command import Command
 
 NEMOTRON = "llama-embed-nemotron-8b"
@@ -107,6 +108,7 @@ def providers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Provi
     monkeypatch.setenv("POLYVEC_RUNPOD_URL", f"{running.url}/graphql")
     monkeypatch.setenv("POLYVEC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(rates, "_measure", lambda *_: 1e-3)
     for key in ("VAST_API_KEY", "RUNPOD_API_KEY"):
         monkeypatch.delenv(key, raising=False)
     yield running
@@ -119,7 +121,7 @@ def nemotron() -> ModelFacts:
 
 
 def _age_cache(hours: float) -> None:
-    path = module.cache_folder() / module.FILE
+    path = cache_folder() / module.FILE
     kept = orjson.loads(path.read_bytes())
     for part in kept.values():
         part["at"] -= hours * 3600
@@ -273,7 +275,7 @@ def test_without_cache_and_network_it_is_an_error(providers: Providers) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"vast": 3}', b'{"vast": {"at": "x"}}'])
 def test_a_damaged_cache_is_fetched_again(providers: Providers, content: bytes) -> None:
-    path = module.cache_folder() / module.FILE
+    path = cache_folder() / module.FILE
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     assert prices().offers
@@ -426,5 +428,4 @@ def test_nothing_large_enough_says_what_to_do(run: Command, providers: Providers
 
 def test_the_cache_is_written_whole(providers: Providers) -> None:
     prices()
-    folder = module.cache_folder()
-    assert [name for name in os.listdir(folder) if "partial" in name] == []
+    assert not list(cache_folder().glob("*partial*"))

@@ -12,14 +12,15 @@ An embedder reads each token once and has no KV cache, so its time is arithmetic
 from dataclasses import dataclass
 
 from polyvec.engine.budget import MAX_SUPER_TOKENS, layer_weights
+from polyvec.engine.cpu import compute_dtype
 from polyvec.fit.devices import Device
-from polyvec.fit.rates import measured_rates
+from polyvec.fit.rates import attention_rate, product_rate, row_rate
 from polyvec.spec import Architecture, BertArchitecture
 
-CPU_ATTENTION_PER_CORE = 95e9
-"""Operations a second of attention on a core, and of elements of rows below: fitted to what
-``bench/fit.py`` measured of three models on an Intel Xeon with AMX (docs/fit.md)."""
-CPU_ROWS_PER_CORE = 4e9
+CPU_ROWS_SHARE = {"fp32": 1.0, "bf16": 1.7, "int8": 1.3}
+"""Row elements a second beside those of torch's SiLU on a core: fitted to what ``bench/cpu.py`` and
+``bench/fit.py`` measured of three models on an Intel Xeon with AMX (docs/fit.md). polyvec's compiled
+rows touch an element several times for one pass through memory; int8 rounds them too."""
 GPU_PRODUCTS_SHARE = 0.4
 """Of the stated peak that a GPU's packed batches reach: assumed, as `evaluate mmteb --dry-run`
 does; none was at hand to measure."""
@@ -68,12 +69,15 @@ def cpu_speed(
     """Return the speed on this machine, or None where it lacks the instructions."""
     counted = "int8" if precision in ("int8", "packed") else precision
     up = shape.intermediate_size * (1 if isinstance(shape, BertArchitecture) else 2)
-    rate = measured_rates(up, shape.hidden_size, counted, again)
+    rate = product_rate(up, shape.hidden_size, counted, again)
     if rate is None:
         return None
+    dtype = compute_dtype(precision)
+    attention = attention_rate(shape.head_dim, text_tokens, dtype, again)
     seconds = operations_per_token(shape) / rate
-    seconds += _attention_operations(shape, text_tokens) / (CPU_ATTENTION_PER_CORE * cores)
-    seconds += _row_elements(shape) / (CPU_ROWS_PER_CORE * cores)
+    seconds += _attention_operations(shape, text_tokens) / attention
+    seconds += _row_elements(shape) / (CPU_ROWS_SHARE[counted] * row_rate(dtype, again))
+    seconds /= cores  # each has a batch of its own
     if place == "streamed":
         seconds = max(seconds, file_bytes / _DISK_BYTES_PER_S / MAX_SUPER_TOKENS)
     return Speed(1 / seconds, "products measured on this machine")
