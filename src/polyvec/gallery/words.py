@@ -67,7 +67,7 @@ def why_not(card: Card) -> str:
     """Say why polyvec does not run a model, as far as the card tells."""
     if card.value("weights") == "closed":
         return "Its weights are not given out: it is a service."
-    return "polyvec does not run it."
+    return "polyvec is not known to run it right as it is."
 
 
 More = Callable[[Card], list[tuple[str, str]]]
