@@ -113,7 +113,8 @@ def _rows(model: str, folder: Path, options: argparse.Namespace) -> list[dict[st
         row = {
             "model": model, "precision": precision, "weights": weights,
             "peak_mb": measured["peak_mb"], "predicted_mb": predicted["peak_mb"],
-            "tokens_per_s": measured["tokens_per_s"], "predicted_tokens_per_s": predicted["tokens_per_s"],
+            "tokens_per_s": measured["tokens_per_s"],
+            "predicted_tokens_per_s": predicted["tokens_per_s"],
             "wall_tokens_per_s": measured["wall_tokens_per_s"],
         }  # fmt: skip
         print(f"{model} {precision} {weights} done", file=sys.stderr)

@@ -19,8 +19,8 @@ from polyvec.spec import Architecture, BertArchitecture
 
 CPU_ROWS_SHARE = {"fp32": 1.0, "bf16": 1.7, "int8": 1.3}
 """Row elements a second beside those of torch's SiLU on a core: fitted to what ``bench/cpu.py`` and
-``bench/fit.py`` measured of three models on an Intel Xeon with AMX (docs/fit.md). polyvec's compiled
-rows touch an element several times for one pass through memory; int8 rounds them too."""
+``bench/fit.py`` measured of three models on an Intel Xeon with AMX (docs/fit.md). polyvec's
+compiled rows touch an element several times for a pass through memory; int8 rounds them too."""
 GPU_PRODUCTS_SHARE = 0.4
 """Of the stated peak that a GPU's packed batches reach: assumed, as `evaluate mmteb --dry-run`
 does; none was at hand to measure."""
