@@ -238,9 +238,10 @@ def test_the_cheapest_that_is_enough_is_named_with_the_age_of_its_price() -> Non
     tiny, spot = _offer("RTX 3060", 12, 0.05), _offer("L4", 24, 0.2, is_spot=True)
     part = Running(_prices(dear, cheap, tiny, spot)).part(NEMOTRON)
     rented = part.partition("The cheapest rentals")[2]
-    shape = r'"row">bf16</th><td>([^<]+)</td>.*?<td>(spot|on demand)</td>'
+    shape = r'"row">bf16, resident</th><td>([^<]+)</td>.*?<td>(spot|on demand)</td>'
     rows = re.findall(shape, rented)
     assert rows == [("RTX 4090", "on demand"), ("L4", "spot")]
+    assert re.search(r"Q4_K_M, packed</th><td>RTX 3060</td>", rented)  # bf16 does not fit
     assert "(25 minutes old)" in part
     assert "<code>--resume</code>" in part
     assert "(4 days old)" in Running(_prices(cheap, age_s=4.1 * 86400)).part(NEMOTRON)
@@ -260,6 +261,7 @@ def test_a_comparison_has_what_each_needs_and_costs() -> None:
     rows = dict(compared([NEMOTRON, BGE], running.rows))
     needs = [float(cell.split()[0]) for cell in rows["needs in bf16, on a GPU"]]
     assert needs[0] > 15.0 > needs[1] > 1.1  # at least the weights
+    assert float(rows["needs in Q4_K_M packed, on a GPU"][0].split()[0]) < 12
     assert rows["cheapest rental in bf16, on demand"] == ["$0.34 an hour, RTX 4090"] * 2
 
 

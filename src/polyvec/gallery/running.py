@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from html import escape
 
 from polyvec.catalogue.cards import Card
+from polyvec.engine.plan import WeightsPlace
 from polyvec.errors import InputError
 from polyvec.fit.devices import find_device
 from polyvec.fit.facts import ModelFacts, facts_of_card
@@ -31,11 +32,12 @@ _DEVICES = (
 """Common ones of each price; `polyvec fit MODEL --all` judges all that are known."""
 
 _QUALITIES = ("bf16", "int8", "Q8_0", "Q6_K", "Q4_K_M")
-_RENTED = ("bf16", "Q4_K_M")
+_RENTED: tuple[tuple[str, WeightsPlace], ...] = (("bf16", "resident"), ("Q4_K_M", "packed"))
+"""Layers kept packed need the room of their blocks only; resident ones are expanded to bf16."""
 _COMPARED_ON = "RTX 4090"
 _ROWS = (
     "needs in bf16, on a GPU",
-    "needs in Q4_K_M, on a GPU",
+    "needs in Q4_K_M packed, on a GPU",
     f"texts a second in bf16, {_COMPARED_ON}",
     "quality in Q4_K_M",
     "cheapest rental in bf16, on demand",
@@ -85,14 +87,14 @@ class Running:
         there = assess(facts, find_device(_COMPARED_ON))
         fits = there.color != "red" and there.texts_per_s is not None
         speed = f"{there.texts_per_s:,.0f}" if fits else there.why
-        small = assess(facts, find_device(_COMPARED_ON), "Q4_K_M")
+        small = assess(facts, find_device(_COMPARED_ON), "Q4_K_M", "packed")
         cells = (f"{there.memory.total / 1e9:.1f} GB", f"{small.memory.total / 1e9:.1f} GB", speed)
         return list(zip(_ROWS, (*cells, small.quality.words, self._price(facts)), strict=True))
 
     def _price(self, facts: ModelFacts) -> str:
         if self._prices is None:
             return "no prices in the cache"
-        found = _cheapest(self._prices, facts, "bf16", is_spot=False)
+        found = _cheapest(self._prices, facts, _RENTED[0], is_spot=False)
         if found is None:
             return "none is large enough"
         return f"${found.offer.price_per_gpu_h:.2f} an hour, {found.offer.gpu}"
@@ -102,20 +104,21 @@ class Running:
         if self._prices is None:
             return f"<p>Renting: no prices are in the cache. {ask} fetches them.</p>"
         found = [
-            (precision, cheapest)
-            for precision in _RENTED
+            (f"{precision}, {source}", cheapest)
+            for precision, source in _RENTED
             for is_spot in (False, True)
-            if (cheapest := _cheapest(self._prices, facts, precision, is_spot)) is not None
+            if (cheapest := _cheapest(self._prices, facts, (precision, source), is_spot))
+            is not None
         ]
         if not found:
             return f"<p>Renting: none of the offers in the cache has enough memory. {ask}</p>"
-        rows = "".join(_rental_row(precision, rental) for precision, rental in found)
+        rows = "".join(_rental_row(way, rental) for way, rental in found)
         return (
             f"<p>The cheapest rentals, from prices of {self._ages()}; {ask} asks again. Spot "
             "machines may be taken away at any moment: use <code>--resume</code>.</p>"
             + _table(
                 f"Rentals for {escape(card.short_name)}",
-                ("precision", "GPU", "where", "kind", "$ a GPU-hour", "$ a million texts"),
+                ("as", "GPU", "where", "kind", "$ a GPU-hour", "$ a million texts"),
                 rows,
             )
         )
@@ -176,17 +179,19 @@ def _qualities(name: str, facts: ModelFacts) -> str:
     return _table(f"Quality of {name} by precision", ("precision", "against its own fp32"), rows)
 
 
-def _cheapest(prices: Prices, facts: ModelFacts, precision: str, is_spot: bool) -> Rental | None:
+def _cheapest(
+    prices: Prices, facts: ModelFacts, way: tuple[str, WeightsPlace], is_spot: bool
+) -> Rental | None:
     offers = [offer for offer in prices.offers if offer.is_spot == is_spot]
-    found = rentals(offers, facts, precision, "resident")
+    found = rentals(offers, facts, *way)
     return found[0] if found else None
 
 
-def _rental_row(precision: str, rental: Rental) -> str:
+def _rental_row(way: str, rental: Rental) -> str:
     offer, million = rental.offer, rental.price_per_million
     cost = NOT_KNOWN if million is None else f"{million:.2f}"
     return (
-        f'<tr><th scope="row">{precision}</th><td>{escape(offer.gpu)}</td>'
+        f'<tr><th scope="row">{way}</th><td>{escape(offer.gpu)}</td>'
         f"<td>{escape(offer.provider)} {escape(offer.place)}</td>"
         f"<td>{'spot' if offer.is_spot else 'on demand'}</td>"
         f'<td class="n">{offer.price_per_gpu_h:.2f}</td><td class="n">{cost}</td></tr>'
