@@ -236,7 +236,7 @@ class Embedder:
         lengths = [len(i) for i in ids]
         batch_tokens, super_tokens = self._tokens_together(lengths)
         planned = list(plan_batches(lengths, batch_tokens))
-        batches = (Packed.of([ids[i] for i in batch], self.device) for batch in planned)
+        batches = (self._packed([ids[i] for i in batch]) for batch in planned)
 
         def shaped(states_TD: torch.Tensor, packed: Packed) -> Vectors:
             pooled_ND = pool(states_TD, packed, self.spec.pooling)
@@ -247,6 +247,9 @@ class Embedder:
             out[batch] = vectors
             if progress is not None:
                 progress(len(batch), sum(len(ids[i]) for i in batch))
+
+    def _packed(self, token_ids: Sequence[Sequence[int]]) -> Packed:
+        return Packed.of(token_ids, self.device, rounds=self.device.type == "cpu")
 
     def _tokens_together(self, lengths: Sequence[int]) -> tuple[int, int]:
         """Return a batch's and a super-batch's tokens for texts of these lengths."""
@@ -295,7 +298,7 @@ class Embedder:
         """Return each token's own state, ``float32 [tokens, D]`` a text; see :meth:`pooled`."""
         states: dict[int, Vectors] = {}
         for batch, packed, states_TD in self._states(token_ids, between_layers):
-            own = states_TD.split(list(packed.lengths))
+            own = states_TD[: packed.num_tokens].split(list(packed.lengths))
             states |= {i: part.cpu().numpy() for i, part in zip(batch, own, strict=True)}
         return [states[i] for i in range(len(token_ids))]
 
@@ -305,7 +308,7 @@ class Embedder:
         """Run texts together, in as many batches as there are cores for."""
         lengths = [len(ids) for ids in token_ids]
         planned = list(plan_batches(lengths, self._tokens_together(lengths)[0]))
-        batches = [Packed.of([token_ids[i] for i in batch], self.device) for batch in planned]
+        batches = [self._packed([token_ids[i] for i in batch]) for batch in planned]
         yield from zip(planned, batches, self.runner.run(batches, between_layers), strict=True)
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> Vectors:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_LEAST_STEP, _STEP_BITS = 16, 6
+
 
 class Run(NamedTuple):
     """Neighbouring texts of equal length: one dense ``[count, length]`` view, no padding."""
@@ -24,23 +26,59 @@ class Run(NamedTuple):
         return self.start + self.num_texts * self.length
 
 
+def round_tokens(tokens: int) -> int:
+    """Return the next size of a batch that is used again and again: 16 by 16, then by 32nds.
+
+    oneDNN makes code for every number of rows it meets and keeps the last 1,024 pieces of it, so
+    a batch of any size costs milliseconds and, over time, gigabytes (dev/LOG.md).
+    """
+    step = max(_LEAST_STEP, 1 << max(0, tokens.bit_length() - _STEP_BITS))
+    return -(-tokens // step) * step
+
+
 @dataclass(frozen=True)
 class Packed:
     """The tokens of several texts in one row.
 
     ``token_ids_T`` is int64 of shape ``[total tokens]``; ``lengths`` are tokens per text, in the
-    same order; a text may have none.
+    same order; a text may have none. Rows after the last text's are idle: they are no text's, and
+    computed only so that a batch has a usual size.
     """
 
     token_ids_T: Tensor
     lengths: tuple[int, ...]
 
     @classmethod
-    def of(cls, token_ids: Sequence[Sequence[int]], device: torch.device | None = None) -> "Packed":
-        """Pack token ids, one sequence a text."""
+    def of(
+        cls,
+        token_ids: Sequence[Sequence[int]],
+        device: torch.device | None = None,
+        rounds: bool = False,
+    ) -> "Packed":
+        """Pack token ids, one sequence a text; ``rounds`` adds idle rows (:func:`round_tokens`)."""
         flat = [token for ids in token_ids for token in ids]
+        if rounds:
+            flat += [0] * (round_tokens(len(flat)) - len(flat))
         tokens = torch.tensor(flat, dtype=torch.int64, device=device)
         return cls(tokens, tuple(len(ids) for ids in token_ids))
+
+    @cached_property
+    def num_tokens(self) -> int:
+        """The texts' own tokens."""
+        return sum(self.lengths)
+
+    @property
+    def num_idle(self) -> int:
+        """Rows that are no text's."""
+        return len(self.token_ids_T) - self.num_tokens
+
+    def by_run(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Split rows into those of each run; idle ones are left out.
+
+        Split, not sliced: a slice's gradient is as large as the whole batch.
+        """
+        sizes = [run.end - run.start for run in self.runs]
+        return x.split([*sizes, self.num_idle])[: len(sizes)]
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
@@ -62,7 +100,7 @@ class Packed:
 
     @cached_property
     def positions_T(self) -> Tensor:
-        """Each token's place in its own text, int64 ``[total tokens]``."""
+        """Each token's place in its own text, int64 ``[total tokens]``; 0 of idle ones."""
         spans = [torch.arange(run.length).repeat(run.num_texts) for run in self.runs]
-        positions = torch.cat(spans) if spans else torch.zeros(0, dtype=torch.int64)
-        return positions.to(self.token_ids_T.device)
+        idle = torch.zeros(self.num_idle, dtype=torch.int64)
+        return torch.cat((*spans, idle)).to(self.token_ids_T.device)

@@ -41,9 +41,7 @@ def attend(
     """
     if _takes_varlen(queries_THE):
         return _attend_varlen(queries_THE, keys_TKE, values_TKE, packed, causal, window)
-    sizes = [run.end - run.start for run in packed.runs]
-    # Split, not sliced: a slice's gradient is as large as the whole batch.
-    queries, keys, values = (x.split(sizes) for x in (queries_THE, keys_TKE, values_TKE))
+    queries, keys, values = (packed.by_run(x) for x in (queries_THE, keys_TKE, values_TKE))
     parts = [
         _attend_run(_dense(q, run), _dense(k, run), _dense(v, run), causal, window)
         .flatten(0, 1)
@@ -51,8 +49,9 @@ def attend(
         for run, q, k, v in zip(packed.runs, queries, keys, values, strict=True)
         if run.length
     ]
-    if not parts:
-        return queries_THE.flatten(1)
+    if packed.num_idle or not parts:
+        width = queries_THE.shape[1] * queries_THE.shape[2]
+        parts.append(queries_THE.new_zeros(packed.num_idle, width))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

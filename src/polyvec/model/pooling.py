@@ -20,11 +20,9 @@ def pool(states_TD: Tensor, packed: Packed, pooling: Pooling) -> Tensor:
     width = states_TD.shape[-1]
     if not packed.runs:
         return states_TD.new_zeros((0, width), dtype=torch.float32)
-    # Split, not sliced: a slice's gradient would be as large as the whole batch.
-    blocks = states_TD.split([run.end - run.start for run in packed.runs])
     pooled = [
         _pool_block(block.view(run.num_texts, run.length, width), pooling)
-        for run, block in zip(packed.runs, blocks, strict=True)
+        for run, block in zip(packed.runs, packed.by_run(states_TD), strict=True)
     ]
     return torch.cat(pooled)
 
