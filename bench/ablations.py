@@ -54,7 +54,7 @@ every_steps = {steps}
 keep = 1
 """
 
-POLYVEC = str(Path(sys.executable).with_name("polyvec"))
+POLYVEC = (sys.executable, "-m", "polyvec")
 HN_ONLY = "temperature = 0.05"
 GEMINI = f'{HN_ONLY}\nin_batch = "positives"'
 GECKO = f"{GEMINI}\nsame_tower_queries = true"
@@ -209,7 +209,7 @@ def _run(variant: Variant, seed: int, options: argparse.Namespace) -> Path:
         )
     )
     if not (folder / "result.json").is_file():
-        subprocess.run([POLYVEC, "train", recipe], check=True)
+        subprocess.run([*POLYVEC, "train", recipe], check=True)
     return folder
 
 
@@ -223,7 +223,7 @@ def _merged(folders: list[Path], what: str, options: argparse.Namespace) -> floa
     merged = options.output / f"merged-{what}-{options.layers}-{options.batch}-{options.steps}"
     if not merged.is_dir():
         models = [str(folder / "model") for folder in folders]
-        command = [POLYVEC, "merge", *models, "--no-compare", "-o", str(merged)]
+        command = [*POLYVEC, "merge", *models, "--no-compare", "-o", str(merged)]
         subprocess.run(command, check=True)
     return _evaluate(merged, options.data / "held_out.jsonl")
 

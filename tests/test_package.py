@@ -76,3 +76,10 @@ def test_bad_input_is_a_value_error_and_a_usage_error() -> None:
 
 def test_a_wrong_type_is_a_type_error() -> None:
     assert issubclass(errors.InputTypeError, TypeError)
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "polyvec", "--version"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, f"polyvec {polyvec.__version__}")

@@ -9,24 +9,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-import polyvec
+from polyvec.cli.loading import ModelChoice, with_model
 from polyvec.cli.options import (
-    AttentionOption,
-    DeviceOption,
     FormatOption,
     IdColumnOption,
     InstructionOption,
     JsonOption,
-    MaxTokensOption,
-    MemoryOption,
-    ModelOption,
-    PoolingOption,
-    PrecisionOption,
     TextColumnOption,
     TruncateOption,
-    WeightsOption,
 )
-from polyvec.cli.output import announce, print_json, results_console, warn_of_cuts
+from polyvec.cli.output import print_json, results_console, warn_of_cuts
 from polyvec.engine.bulk import checked
 from polyvec.engine.progress import progress_bar
 from polyvec.engine.rows import Columns, Row, check_readable, count_rows, read_rows
@@ -45,6 +37,7 @@ _DECIMALS = 6
 Scored = list[tuple[Row, float]]
 
 
+@with_model
 def rank(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     files: Annotated[
@@ -62,14 +55,7 @@ def rank(
         float, typer.Option("--min-similarity", min=-1, max=1, help="Leave out less near ones.")
     ] = -1.0,
     as_json: JsonOption = False,
-    model: ModelOption = "default",
-    precision: PrecisionOption = "auto",
-    device: DeviceOption = "auto",
-    weights: WeightsOption = "auto",
-    memory: MemoryOption = None,
-    attention: AttentionOption = None,
-    pooling: PoolingOption = None,
-    max_tokens: MaxTokensOption = None,
+    choice: ModelChoice = ModelChoice(),  # noqa: B008 (never changed)
     instruction: InstructionOption = None,
     truncate: TruncateOption = "end",
     text_column: TextColumnOption = "text",
@@ -89,17 +75,7 @@ def rank(
     check_readable(files, format)
     if not query.strip():
         raise InputError("The query is empty.")
-    embedder = polyvec.load(
-        model,
-        precision=precision,
-        device=device,
-        attention=attention,
-        pooling=pooling,
-        max_tokens=max_tokens,
-        weights=weights,
-        memory_bytes=memory,
-    )
-    announce(embedder, model)
+    embedder = choice.load()
     rows = checked(read_rows(files, Columns(text_column, id_column), format), "error")
     with progress_bar(count_rows(files, format)) as progress:
         best = _best(embedder, query, instruction, rows, top_k, truncate, progress)

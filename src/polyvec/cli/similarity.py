@@ -9,25 +9,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-import polyvec
+from polyvec.cli.loading import ModelChoice, with_model
 from polyvec.cli.options import (
-    AttentionOption,
-    DeviceOption,
     FormatOption,
     IdColumnOption,
     InstructionOption,
     JsonOption,
-    MaxTokensOption,
-    MemoryOption,
-    ModelOption,
-    PoolingOption,
-    PrecisionOption,
     TextColumnOption,
     TruncateOption,
-    WeightsOption,
 )
 from polyvec.cli.output import (
-    announce,
     print_heat_tables,
     print_json,
     results_console,
@@ -44,6 +35,7 @@ if TYPE_CHECKING:
 _MAX_TABLE_COLUMNS = 40
 
 
+@with_model
 def similarity(
     texts: Annotated[
         list[str] | None, typer.Argument(help="A query, then documents.", show_default=False)
@@ -66,14 +58,7 @@ def similarity(
         ),
     ] = None,
     as_json: JsonOption = False,
-    model: ModelOption = "default",
-    precision: PrecisionOption = "auto",
-    device: DeviceOption = "auto",
-    weights: WeightsOption = "auto",
-    memory: MemoryOption = None,
-    attention: AttentionOption = None,
-    pooling: PoolingOption = None,
-    max_tokens: MaxTokensOption = None,
+    choice: ModelChoice = ModelChoice(),  # noqa: B008 (never changed)
     instruction: InstructionOption = None,
     truncate: TruncateOption = "end",
     text_column: TextColumnOption = "text",
@@ -103,17 +88,7 @@ def similarity(
         )
     if not query_rows or not document_rows:
         raise InputError(f"{len(query_rows)} queries and {len(document_rows)} documents: no pair.")
-    embedder = polyvec.load(
-        model,
-        precision=precision,
-        device=device,
-        attention=attention,
-        pooling=pooling,
-        max_tokens=max_tokens,
-        weights=weights,
-        memory_bytes=memory,
-    )
-    announce(embedder, model)
+    embedder = choice.load()
     found = _Found(query_rows, document_rows, top_k)
     found.score(embedder, instruction, truncate)
     found.print(as_json)
