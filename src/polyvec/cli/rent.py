@@ -137,10 +137,10 @@ def _print_end(known: Prices, has_spot: bool) -> None:
     )
     if has_spot:
         MESSAGES.print(
-            "[bold yellow]warning:[/] spot machines are taken away without notice. `polyvec embed` "
-            "writes a part at a time, and the same command given again goes on where it stopped; "
-            "`polyvec train` goes on with --resume. Both need their output on a disk that stays: "
-            "a network volume, or copied away as it grows."
+            "[bold yellow]warning:[/] spot machines are taken away without notice. There is no "
+            "--resume to remember: `polyvec embed`, `train`, `index` and `evaluate` given the same "
+            "command again go on where they stopped. For that, their output must lie on a disk "
+            "that stays: a network volume, or copied away as it grows."
         )
 
 
