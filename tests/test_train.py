@@ -378,3 +378,13 @@ def test_a_gguf_can_be_trained_from(tmp_path: Path) -> None:
     result = tiny_train.run(recipe, model__base=str(tmp_path / "base.gguf"))
     assert result.model is not None
     assert polyvec.load(str(result.model), device="cpu").dimension == 48
+
+
+def test_free_memory_counts_what_the_cache_of_files_would_give_back() -> None:
+    from polyvec.train.estimate import _memory_available, available_gb
+
+    facts = (
+        "MemTotal:       24105000 kB\nMemFree:          341000 kB\nMemAvailable:    7609000 kB\n"
+    )
+    assert _memory_available(facts) == 7_609_000 * 1024
+    assert 0 < available_gb(torch.device("cpu")) < 10_000

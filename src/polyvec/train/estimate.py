@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from polyvec.train.step import Stepper, StepResult
 
 _LONG_S = 60
 """A pass that took longer is not repeated."""
+_MEMORY_FACTS = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,17 @@ def available_gb(device: torch.device) -> float:
     """Return the memory that can be had now: the GPU's free one, or the machine's."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 1e9
+    if _MEMORY_FACTS.is_file():
+        return _memory_available(_MEMORY_FACTS.read_text()) / 1e9
     if not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
         return float("inf")
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
+def _memory_available(facts: str) -> float:
+    """Return the bytes that Linux would give, the cache of files that it can drop counted in."""
+    named = dict(line.split(":", 1) for line in facts.splitlines() if ":" in line)
+    return int(named["MemAvailable"].split()[0]) * 1024
 
 
 def time_step(stepper: Stepper, items: list[Item], accumulate: int) -> tuple[StepResult, float]:
