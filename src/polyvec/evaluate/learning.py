@@ -17,5 +17,5 @@ def sklearn_module(name: str) -> Any:  # noqa: ANN401 (untyped and optional)
     except ImportError as error:
         raise MissingExtraError(
             "Classifying and clustering need scikit-learn, which is not installed: "
-            "pip install 'polyvec[evaluate]'."
+            "pip install 'polyvec[classify]'."
         ) from error
