@@ -51,6 +51,11 @@ def matches(text: str, query: str) -> list[tuple[int, int]]:
     return merged
 
 
+def folded_words(text: str) -> set[str]:
+    """Return a text's words without case and accents; pairs of neighbours in joined scripts."""
+    return set(_terms(text))
+
+
 def _terms(query: str) -> list[str]:
     """Return words, and pairs of neighbours in scripts without spaces."""
     terms: set[str] = set()

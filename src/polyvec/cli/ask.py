@@ -1,0 +1,151 @@
+"""``polyvec ask``: a question answered from your documents, by a chat model of your choice."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from polyvec.cli.options import MESSAGES, DeviceOption, JsonOption, PrecisionOption
+from polyvec.cli.output import print_json, results_console
+from polyvec.cli.search import (
+    BeforeOption,
+    IndexOption,
+    LanguageOption,
+    PathOption,
+    SinceOption,
+    TypeOption,
+    where_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from polyvec.search.answer import Answer, Event
+    from polyvec.search.retrieve import Result
+
+_CHAT = "The chat model"
+
+ChatUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--chat-url",
+        help="A chat endpoint in OpenAI's shape, up to and with /v1. [env: POLYVEC_CHAT_URL]",
+        show_default=False,
+        rich_help_panel=_CHAT,
+    ),
+]
+ChatModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--chat-model",
+        help="[env: POLYVEC_CHAT_MODEL]",
+        show_default=False,
+        rich_help_panel=_CHAT,
+    ),
+]
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="In any language.", show_default=False)],
+    index: IndexOption = None,
+    chat_url: ChatUrlOption = None,
+    chat_model: ChatModelOption = None,
+    max_answer_tokens: Annotated[
+        int, typer.Option("--max-answer-tokens", rich_help_panel=_CHAT)
+    ] = 512,
+    chat_timeout: Annotated[
+        float,
+        typer.Option(
+            "--chat-timeout", help="Seconds until the next words arrive.", rich_help_panel=_CHAT
+        ),
+    ] = 120.0,
+    passages: Annotated[
+        int, typer.Option("--passages", help="Sent to the chat model, at most.")
+    ] = 5,
+    min_cosine: Annotated[
+        float | None,
+        typer.Option(
+            "--min-cosine",
+            help="How near the nearest passage must be; nothing is sent otherwise. -1: always ask.",
+            show_default=False,
+        ),
+    ] = None,
+    path: PathOption = None,
+    file_type: TypeOption = None,
+    language: LanguageOption = None,
+    since: SinceOption = None,
+    before: BeforeOption = None,
+    as_json: JsonOption = False,
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = "auto",
+) -> None:
+    """Answer a question from your documents, with numbered sources that are checked.
+
+    The best passages and the question go to the chat endpoint you name (Ollama, llama.cpp, a
+    cloud), and nowhere else. A key for it is read from POLYVEC_CHAT_KEY.
+
+    Examples:
+
+    - `polyvec ask "When is the rent due?" --chat-url http://127.0.0.1:11434/v1 --chat-model qwen3`
+    - `POLYVEC_CHAT_URL=... POLYVEC_CHAT_MODEL=... polyvec ask "Wann läuft der Vertrag aus?"`
+    """
+    from polyvec.search.answer import MIN_COSINE, AskSettings
+    from polyvec.search.answer import ask as answer
+    from polyvec.search.chat import Chat, chat_settings
+    from polyvec.search.place import find_index
+    from polyvec.search.retrieve import open_searcher
+
+    to = chat_settings(
+        chat_url, chat_model, timeout_s=chat_timeout, max_answer_tokens=max_answer_tokens
+    )
+    settings = AskSettings(passages, min_cosine=MIN_COSINE if min_cosine is None else min_cosine)
+    where = where_of(path, file_type, language, since, before)
+    where.sql()  # a wrong one is told before a model is loaded
+    searcher = open_searcher(find_index(index), "hybrid", precision, device)
+    whole = _followed(answer(question, searcher, Chat(to), settings, where=where), as_json)
+    if as_json:
+        print_json({"chat": f"{to.model} at {to.url}", **whole.facts()})
+        return
+    _print(whole)
+
+
+def _followed(events: "Iterator[Event]", is_quiet: bool) -> "Answer":
+    """Show words as they come, and return the whole answer."""
+    from polyvec.search.answer import Answer, Words
+
+    for event in events:
+        if isinstance(event, Answer):
+            return event
+        if isinstance(event, Words) and not is_quiet:
+            typer.echo(_safe(event.text), nl=False)
+    raise AssertionError("the last event is the answer")
+
+
+def _safe(text: str) -> str:
+    """Keep a model's control characters from the terminal."""
+    return "".join(sign for sign in text if sign in "\n\t" or sign.isprintable())
+
+
+def _print(answer: "Answer") -> None:
+    console = results_console()
+    if not answer.is_in_documents:
+        console.print(Text("Not in your documents.", style="bold"))
+        MESSAGES.print(Text(answer.reason, style="dim"))
+        if answer.results:
+            console.print(Text("Nearest, and not enough:", style="dim"))
+    else:
+        console.print("\n")
+    verdicts = {citation.number: citation.verdict for citation in answer.citations}
+    shown = answer.results if answer.is_in_documents else answer.results[:3]
+    for number, result in enumerate(shown, 1):
+        console.print(_source(number, result, verdicts.get(number)), soft_wrap=True)
+    for note in answer.notes:
+        MESSAGES.print(Text.assemble(("check: ", "bold yellow"), _safe(note)))
+
+
+def _source(number: int, result: "Result", verdict: str | None) -> Text:
+    from polyvec.search.retrieve import place
+
+    style = "dim" if verdict is None else ("green" if verdict == "supported" else "yellow")
+    heads = [result.chunk.path, place(result.chunk), result.chunk.heading]
+    return Text(f"[{number}] {' · '.join(each for each in heads if each)}", style=style)
