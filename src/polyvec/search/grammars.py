@@ -96,7 +96,8 @@ def _name(node: Any) -> str:  # noqa: ANN401
     """Return what a definition is called; empty where a node defines nothing."""
     if not _DEFINITION.search(node.type) or node.type.endswith("declarator"):
         return ""
-    named = node.child_by_field_name("name") or node.child_by_field_name("type")
+    # What Rust implements for has no name but a type; elsewhere a type is what a function returns.
+    named = node.child_by_field_name("type" if node.type == "impl_item" else "name")
     declared = node.child_by_field_name("declarator")
     while named is None and declared is not None:  # C: the name stands inside its declarator
         inner = declared.child_by_field_name("declarator")
