@@ -45,14 +45,20 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     packages, pages = descriptions(), help_pages()
     draw = random.Random(0)
-    held_out = packages.held_out() | pages.held_out()
-    held_out |= HeldOut(_cut(text) for text in held_out)  # texts are cut here
-    train = list(_train(packages.of("train"), pages.of("train"), held_out, draw))
-    draw.shuffle(train)
+    train = train_records(packages, pages, draw)
     print(write_records(folder / "train.jsonl", train), "records to train on", flush=True)
     tests = list(_tests(packages.of("test"), pages.of("test"), draw))
     print(write_records(folder / "held_out.jsonl", tests), "held out", flush=True)
     _teach(folder / "teacher", train)
+
+
+def train_records(packages: Descriptions, pages: HelpPages, draw: random.Random) -> list[Record]:
+    """Return what may be trained on, shuffled: no text that is, or begins as, a held-out one."""
+    held_out = packages.held_out() | pages.held_out()
+    held_out |= HeldOut(_cut(text) for text in held_out)  # texts are cut here
+    train = list(_train(packages.of("train"), pages.of("train"), held_out, draw))
+    draw.shuffle(train)
+    return train
 
 
 def _train(
