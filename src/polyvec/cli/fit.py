@@ -128,7 +128,7 @@ def _print_head(facts: ModelFacts, work: Work, counted: Counted | None) -> None:
     counted_words = "" if counted is None else f", counted; the longest has {counted.longest:,}"
     console.print(
         f"{work.texts:,} texts of {work.tokens_per_text:,.0f} tokens: "
-        f"{work.tokens / 1e6:,.1f} million tokens{counted_words}\n"
+        f"{_count(work.tokens)} tokens{counted_words}\n"
     )
 
 
@@ -165,7 +165,7 @@ def _price_words(known: Prices | None) -> str:
 
 def _table(*first: str) -> Table:
     table = Table(*first, box=None, header_style="bold", pad_edge=False)
-    for name in ("needs", "tokens/s", "texts/s", "hours"):
+    for name in ("needs", "tokens/s", "texts/s", "time"):
         table.add_column(name, justify="right")
     table.add_column("runs")
     table.add_column("quality")
@@ -175,7 +175,7 @@ def _table(*first: str) -> Table:
 def _figures(a: Assessment) -> tuple[str | Text, ...]:
     speed = "" if a.speed is None else _short(a.speed.tokens_per_s)
     rate = "" if a.texts_per_s is None else _short(a.texts_per_s)
-    hours = "" if a.hours is None else _short(a.hours)
+    hours = "" if a.hours is None else _duration(a.hours)
     unstated = a.device.memory_gb is None
     words = a.why if a.color == "red" or unstated else _WORDS[a.color]
     need = f"{a.memory.total / 2**30:.1f} GiB"
@@ -184,6 +184,16 @@ def _figures(a: Assessment) -> tuple[str | Text, ...]:
 
 def _size(device: Device) -> str:
     return "" if device.memory_gb is None else f"{device.memory_gb:,.0f} GiB"
+
+
+def _count(tokens: float) -> str:
+    return f"{tokens / 1e6:,.1f} million" if tokens >= 1e6 else f"{tokens:,.0f}"
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.1f} h"
+    return f"{60 * hours:.0f} min" if hours >= 1 / 30 else f"{3600 * hours:.1f} s"
 
 
 def _short(value: float) -> str:

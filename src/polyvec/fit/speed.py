@@ -17,7 +17,7 @@ from polyvec.fit.devices import Device
 from polyvec.fit.rates import attention_rate, product_rate, row_rate
 from polyvec.spec import Architecture, BertArchitecture
 
-CPU_ROWS_SHARE = {"fp32": 1.0, "bf16": 1.7, "int8": 1.3}
+CPU_ROWS_SHARE = {"fp32": 1.0, "bf16": 1.7, "int8": 1.15}
 """Row elements a second beside those of torch's SiLU on a core: fitted to what ``bench/cpu.py`` and
 ``bench/fit.py`` measured of three models on an Intel Xeon with AMX (docs/fit.md). polyvec's
 compiled rows touch an element several times for a pass through memory; int8 rounds them too."""
