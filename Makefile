@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench train-default clean
 
 demo: $(VENV)/.installed
 	@echo "17 questions and 17 documents in 23 languages. The default model is not trained for"
@@ -29,6 +29,9 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(BIN)/python bench/cpu.py
 
+train-default: $(VENV)/.dev
+	@BIN=$(BIN) sh scripts/train_default
+
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -40,5 +43,5 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed requirements-dev.txt
-	@$(PIP) install --editable '.[serve,otel,evaluate]' --requirement requirements-dev.txt
+	@$(PIP) install --editable '.[serve,otel,evaluate,search]' --requirement requirements-dev.txt
 	@touch $@
