@@ -104,7 +104,7 @@ def is_in_documents(
     """Say whether passages may answer a question, by their scores, and why.
 
     They may if the nearest has a cosine of ``min_cosine`` or more, or if one has most of the
-    question's words (``MIN_WORDS``). Where the default threshold comes from is in docs/search.md;
+    question's words (``MIN_WORDS``). The default is a choice, not measured yet;
     it depends on the model.
     """
     if not results:
