@@ -20,6 +20,7 @@ from polyvec.cli import (
     generate,
     index,
     leaderboard,
+    mcp,
     merge,
     mine,
     models,
@@ -58,6 +59,7 @@ app.command("leaderboard")(leaderboard.leaderboard)
 app.command("report")(report.report)
 app.command("search")(search.search)
 app.command("ask")(ask.ask)
+app.command("mcp")(mcp.mcp)
 app.command("rank")(rank.rank)
 app.add_typer(classify.app, name="classify")
 app.command("cluster")(cluster.cluster)
