@@ -145,12 +145,18 @@ def _blocks_bytes(files: Sized, holding: Holding, layer: int) -> int:
     return int(files.size_bytes * share)
 
 
-def batch_token_bytes(shape: Architecture, itemsize: int) -> int:
-    """Return what a block makes of a token of a batch, and what malloc keeps of it."""
+def live_token_bytes(shape: Architecture, itemsize: int) -> int:
+    """Return what a block makes of a token of a batch."""
     heads = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
     wide = 2 * min(shape.intermediate_size, 4096) + 2 * shape.intermediate_size
-    made = itemsize * (3 * heads + 4 * shape.hidden_size + wide) + 4 * shape.hidden_size
-    return made * 2  # malloc keeps as much again, after some ten layers (dev/LOG.md)
+    return itemsize * (3 * heads + 4 * shape.hidden_size + wide) + 4 * shape.hidden_size
+
+
+def batch_token_bytes(shape: Architecture, itemsize: int) -> int:
+    """Return what a block makes of a token of a batch, and what malloc keeps of it."""
+    return (
+        live_token_bytes(shape, itemsize) * 2
+    )  # malloc keeps as much again, after some ten layers (dev/LOG.md)
 
 
 def super_token_bytes(shape: Architecture) -> int:

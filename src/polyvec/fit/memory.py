@@ -11,9 +11,9 @@ import torch
 
 from polyvec.engine.budget import (
     MAX_SUPER_TOKENS,
-    batch_token_bytes,
     held,
     largest_matrix,
+    live_token_bytes,
     super_token_bytes,
 )
 from polyvec.engine.calibrate import CANDIDATES, MAX_BATCH_TOKENS, fitting_tokens
@@ -81,11 +81,11 @@ def _batch_tokens(shape: Architecture, dtype: torch.dtype, holding: Holding) -> 
 
 
 def _live_bytes(shape: Architecture, dtype: torch.dtype, rounded: bool) -> int:
-    """Return a batch token's bytes without what malloc keeps.
+    """Return what a block makes of a token of a batch.
 
     An encoder's activation is a part of its product, but not in int8.
     """
-    live = batch_token_bytes(shape, dtype.itemsize) * 2 // 3
+    live = live_token_bytes(shape, dtype.itemsize)
     if isinstance(shape, BertArchitecture) and not rounded:
         live -= dtype.itemsize * 2 * min(shape.intermediate_size, 4096)
     return live
