@@ -41,6 +41,7 @@ _NUMBER = re.compile(r"(?:\d+|[IVX]+)\.\s*")
 _NOTE = re.compile(r"(Note|Synonyms?|Antonyms?|See also|see|Translation|Example)s?\b.*:|\"|-")
 _KANA_NOTE = "Note: word usually written using kana alone"
 """It has no line end after it in jpn-eng: the sense follows at once."""
+_PLAIN = str.maketrans({"~": " ", "_": " ", "`": "'", "‐": "-"})
 _MAX_WORDS = 8
 """What is longer is an explanation and no word."""
 
@@ -117,7 +118,8 @@ def parse_entry(entry: str, max_senses: int = 2, max_words: int = 3) -> tuple[st
     for line in lines:
         text = line.strip().removeprefix(_KANA_NOTE)
         if number := _NUMBER.match(text):
-            waiting, text = True, text[number.end() :]
+            text = text[number.end() :]
+            waiting = bool(text)  # an empty sense has an explanation only
         words = [] if _NOTE.match(text) else _words(text)[:max_words]
         if waiting and words:
             senses.append(", ".join(words))
@@ -130,8 +132,7 @@ def _words(text: str) -> list[str]:
     before = None
     while before != text:  # brackets stand in brackets
         before, text = text, _MARKS.sub(" ", text)
-    parts = (
-        " ".join(part.replace("~", " ").split()).strip(" .") for part in re.split("[,;،]", text)
-    )
+    pieces = re.split("[,;،]", text.translate(_PLAIN))
+    parts = (" ".join(piece.split()).strip(" .") for piece in pieces)
     kept = (x for x in parts if x and any(map(str.isalpha, x)) and len(x.split()) <= _MAX_WORDS)
     return [x for x in dict.fromkeys(kept) if not re.search(r"[<>\[\]{}()/\\]", x)]

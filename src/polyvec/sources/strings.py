@@ -9,12 +9,11 @@ _MNEMONIC = re.compile(r"\s*\([_~&]\w\)")
 _KEY = re.compile(r"(?<!&)[_~&](?=\w)")
 _NO_TEXT = re.compile(
     r"[{}<>`\\|]"  # placeholders, markup, code
-    r"|%\W?[\w(%]"  # %1, %s, %(name)s, %%
+    r"|%[-#.]?[\w(%]"  # %1, %s, %(name)s, %%
     r"|\$[\w(\[]"  # $ARG1, $(ARG1), $[officename]
     r"|#\w+#|&\w+;|\w_\w"
     r"|\w+://|www\.|\S@\S"
     r"|\]\(|\*\*|^#+ |__"  # Markdown
-    r"|%[A-Z]"
 )
 _END = re.compile(r"\s*(\.\.\.|…|[:：])$")
 

@@ -38,7 +38,7 @@ def glosses() -> list[Gloss]:
         DownloadError, DiskFullError: They cannot be fetched, or the package is broken.
     """
     package = packages(["wordnet-base"])["wordnet-base"]
-    found = []
+    found: list[Gloss] = []
     for name, content in files(package, _FOLDER):
         try:
             found += _glosses(content.decode(), name.removeprefix(_FOLDER))
