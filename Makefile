@@ -10,8 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: demo test check format bench train-default clean
 
 demo: $(VENV)/.installed
-	@echo "17 questions and 17 documents in 23 languages. The default model is not trained for"
-	@echo "retrieval yet, so this is what it really finds, and it is little:"
+	@echo "17 questions and 17 documents in 23 languages, and what the default model finds. It was trained"
+	@echo "on the language of software, so everyday questions are not its best side:"
 	@echo
 	@$(BIN)/polyvec similarity --queries examples/queries.jsonl --documents examples/documents.jsonl \
 		--id-column id --relevant-column relevant

@@ -32,7 +32,7 @@ RECIPE = """
 output = "{output}"
 seed = {seed}
 [model]
-base = "default"
+base = "smollm2"
 num_layers = {layers}
 max_query_tokens = 48
 max_document_tokens = 48

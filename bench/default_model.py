@@ -1,4 +1,4 @@
-"""The default model in the forms that other engines read, kept in the bench's folder."""
+"""SmolLM2-135M, the default model's backbone, in the forms that other engines read, kept in the bench's folder."""
 
 import shutil
 from pathlib import Path
@@ -13,8 +13,8 @@ _STAMP = "model.fingerprint"
 
 
 def open_default() -> ModelFiles:
-    """Open the default model, fetched on first use."""
-    place = resolve("default")
+    """Open SmolLM2-135M made bidirectional, fetched on first use."""
+    place = resolve("smollm2")
     return open_model(place.path, place.facts)
 
 

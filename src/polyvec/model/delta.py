@@ -35,7 +35,7 @@ GROUP = 32
 """Columns that share a scale."""
 _FACTS = ("attention", "pooling", "query_prefix", "document_prefix", "default_instruction",
           "normalize", "max_tokens", "matryoshka_dimensions")  # fmt: skip
-_TRIALS = np.linspace(0.45, 1.0, 23, dtype=np.float32)
+_TRIALS = np.linspace(0.4, 1.0, 13, dtype=np.float32)
 """Ranges tried for a group, as parts of its largest difference: outliers are cut off where the
 others gain more."""
 
@@ -221,12 +221,16 @@ def read_delta_facts(folder: Path) -> dict[str, Any]:
 
 
 def add_delta(base: ModelFiles, folder: Path) -> ModelFiles:
-    """Return the trained model: the base cut to its layers, with the delta added.
+    """Return the trained model: the base cut to its layers, with the delta added, and its spec.
 
     Raises:
         ModelFileError: The delta cannot be read, or is not this base's.
     """
-    layers = read_delta_facts(folder)["num_layers"]
-    cut = replace(base, architecture=replace(base.architecture, num_layers=layers))
+    facts = read_delta_facts(folder)
+    shape = replace(base.architecture, num_layers=facts["num_layers"])
+    stated = facts["spec"] | {
+        "matryoshka_dimensions": tuple(facts["spec"].get("matryoshka_dimensions", ()))
+    }
+    cut = replace(base, architecture=shape, spec=replace(base.spec, **stated))
     weights = DeltaWeights(base.weights, folder / WEIGHTS_FILE, _kept(cut))
     return replace(cut, weights=weights)
