@@ -2,7 +2,7 @@
 
     python bench/sources.py [--samples 0]
 
-Fetches what is not there yet (about 190 MB) and prints a Markdown table, then the seconds.
+Fetches what is not there yet (about 200 MB) and prints a Markdown table, then the seconds.
 """
 
 import argparse

@@ -241,6 +241,7 @@ def test_a_broken_wordnet_says_what_to_do(cache: Path) -> None:
         ("Libra <pn>\n1.\nstars\n2. timbangan\na sign\n", "Libra", ["timbangan"]),
         ("amid /ɐm/ <Prep>\n1. बीच~में ही\n   \"The firm collapsed.\"\n", "amid", ["बीच में ही"]),
         ("angelic /andʒ/\n\nαγγελικός\n", "angelic", ["αγγελικός"]),
+        ("-ation /eɪʃən/\nasi, sasi\n", "-ation", []),
         ("empty\n", "empty", []),
         ("", "", []),
     ],

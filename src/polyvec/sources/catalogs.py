@@ -34,7 +34,7 @@ _PLACES = {
 
 
 def ui_strings(languages: Sequence[str] = LANGUAGES) -> Mapping[str, Mapping[str, str]]:
-    """Return translated strings by language and English string, fetched on first use (56 MB).
+    """Return translated strings by language and English string, fetched on first use (52 MB).
 
     Both are plain text: see :func:`polyvec.sources.strings.plain_string`.
 

@@ -49,7 +49,7 @@ _MAX_WORDS = 8
 def word_pairs(
     languages: Sequence[str] = LANGUAGES, max_senses: int = 2, max_words: int = 3
 ) -> Mapping[str, list[tuple[str, str]]]:
-    """Return (foreign, English) by language, once each, fetched on first use (60 MB for all).
+    """Return (foreign, English) by language, once each, fetched on first use (73 MB for all).
 
     Args:
         languages: Which ones.
@@ -113,6 +113,8 @@ def parse_entry(entry: str, max_senses: int = 2, max_words: int = 3) -> tuple[st
     """
     first, *lines = entry.strip().splitlines() or [""]
     headword = next(iter(_words(_SOUND.sub("", first))), "")
+    if headword.startswith("-") or headword.endswith("-"):
+        return headword, []  # a part of words
     senses: list[str] = []
     waiting = True
     for line in lines:
