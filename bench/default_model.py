@@ -1,4 +1,4 @@
-"""SmolLM2-135M, the default model's backbone, in the forms that other engines read, kept in the bench's folder."""
+"""SmolLM2-135M, the default model's backbone, in the forms that other engines read."""
 
 import shutil
 from pathlib import Path
