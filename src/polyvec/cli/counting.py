@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from polyvec.cli.options import MESSAGES
 from polyvec.engine.rows import Columns, check_readable, read_rows
 from polyvec.errors import InputError, PolyvecError
-from polyvec.fit.corpus import Counted, count_tokens
 from polyvec.hub import ALIASES, cached_models, resolve
-from polyvec.model.files import ModelFiles, open_model
 
 if TYPE_CHECKING:
+    from polyvec.fit.corpus import Counted
+    from polyvec.model.files import ModelFiles
     from polyvec.search.reader import Reader
     from polyvec.search.scan import Scan
 
@@ -20,7 +20,7 @@ _TEXT_ENDINGS = (".txt", ".md", ".rst", ".text")
 _NEEDED = ("semantic_text_splitter", "pathspec")
 
 
-def count_corpus(model: str, path: Path) -> Counted:
+def count_corpus(model: str, path: Path) -> "Counted":
     """Count a folder's documents, cut as `polyvec index` cuts them, or a file's rows.
 
     Without the extra ``search``, a folder's text files are counted whole, and that is said.
@@ -28,6 +28,8 @@ def count_corpus(model: str, path: Path) -> Counted:
     Raises:
         InputError: Nothing is there, or the model's tokenizer is not on this machine.
     """
+    from polyvec.fit.corpus import count_tokens
+
     if not path.exists():
         raise InputError(f"--corpus {path}: there is no such file or folder.")
     files = _opened(model)
@@ -39,8 +41,10 @@ def count_corpus(model: str, path: Path) -> Counted:
     return _count_text_files(files, path)
 
 
-def _opened(model: str) -> ModelFiles:
+def _opened(model: str) -> "ModelFiles":
     """Open a model that is here; nothing is fetched."""
+    from polyvec.model.files import open_model
+
     source = ALIASES[model].source if model in ALIASES else model
     is_here = Path(model).expanduser().exists() or source in {m.name for m in cached_models()}
     if not is_here:
@@ -58,7 +62,8 @@ def _opened(model: str) -> ModelFiles:
         return open_model(place.path, stated)
 
 
-def _count_documents(files: ModelFiles, folder: Path) -> Counted:
+def _count_documents(files: "ModelFiles", folder: Path) -> "Counted":
+    from polyvec.fit.corpus import Counted
     from polyvec.search.reader import Reader
     from polyvec.search.rows import ChunkSettings
     from polyvec.search.scan import scan
@@ -86,7 +91,9 @@ def _piece_tokens(reader: "Reader", found: "Scan") -> Iterator[int]:
         )
 
 
-def _count_text_files(files: ModelFiles, folder: Path) -> Counted:
+def _count_text_files(files: "ModelFiles", folder: Path) -> "Counted":
+    from polyvec.fit.corpus import count_tokens
+
     paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink()]
     texts = [p for p in paths if p.suffix.lower() in _TEXT_ENDINGS]
     if len(texts) < len(paths):

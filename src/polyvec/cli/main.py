@@ -1,10 +1,13 @@
 """The ``polyvec`` command."""
 
+import importlib
 import os
 import sys
 import warnings
 
+import click
 import typer
+from typer.core import TyperGroup
 
 import polyvec
 from polyvec.cli import (
@@ -16,7 +19,6 @@ from polyvec.cli import (
     embed,
     evaluate,
     export,
-    fit,
     generate,
     index,
     leaderboard,
@@ -25,7 +27,6 @@ from polyvec.cli import (
     mine,
     models,
     rank,
-    rent,
     report,
     search,
     serve,
@@ -36,8 +37,29 @@ from polyvec.cli import (
 from polyvec.cli.options import MESSAGES
 from polyvec.errors import PolyvecError
 
+_LATE = {"fit": "polyvec.cli.fit", "rent": "polyvec.cli.rent"}
+"""Commands whose modules load torch, by their module: read when they are asked for."""
+
+
+class _Commands(TyperGroup):
+    """The commands; some are imported when they are named, so that the others start at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the help."""
+        return [*super().list_commands(ctx), *_LATE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, importing it if it is a late one."""
+        if cmd_name not in _LATE:
+            return super().get_command(ctx, cmd_name)
+        late = typer.Typer(rich_markup_mode="markdown", pretty_exceptions_enable=False)
+        late.command(cmd_name)(getattr(importlib.import_module(_LATE[cmd_name]), cmd_name))
+        return typer.main.get_command(late)
+
+
 app = typer.Typer(
     name="polyvec",
+    cls=_Commands,
     help="Texts in any language to vectors, and what to do with them.",
     epilog="Start with: polyvec similarity 'Where is Paris?' 'Paris liegt in Frankreich.'",
     no_args_is_help=True,
@@ -68,8 +90,6 @@ app.command("merge")(merge.merge)
 app.command("mine")(mine.mine)
 app.add_typer(data.app, name="data")
 app.command("generate")(generate.generate)
-app.command("fit")(fit.fit)
-app.command("rent")(rent.rent)
 app.command("index")(index.index)
 
 

@@ -154,9 +154,8 @@ def live_token_bytes(shape: Architecture, itemsize: int) -> int:
 
 def batch_token_bytes(shape: Architecture, itemsize: int) -> int:
     """Return what a block makes of a token of a batch, and what malloc keeps of it."""
-    return (
-        live_token_bytes(shape, itemsize) * 2
-    )  # malloc keeps as much again, after some ten layers (dev/LOG.md)
+    # malloc keeps as much again, after some ten layers (dev/LOG.md)
+    return live_token_bytes(shape, itemsize) * 2
 
 
 def super_token_bytes(shape: Architecture) -> int:

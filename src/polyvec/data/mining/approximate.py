@@ -22,6 +22,8 @@ from polyvec.errors import MissingExtraError
 
 _CONNECTIVITY, _EXPANSION_ADD, _EXPANSION_SEARCH = 32, 128, 400
 """Neighbours of a document, and candidates while adding and searching."""
+_FEW = 512
+"""So few vectors of a shard are added by one core."""
 _QUERIES_A_BLOCK = 128
 
 
@@ -53,7 +55,8 @@ def neighbour_index(shards: Sequence[Path], progress: Callable[[int], None]) -> 
     )
     for shard in shards:
         vectors = np.asarray(open_shard(shard), dtype=np.float16)
-        index.add(np.arange(len(index), len(index) + len(vectors)), vectors)
+        threads = 1 if len(vectors) < _FEW else 0  # several at once build another graph each time
+        index.add(np.arange(len(index), len(index) + len(vectors)), vectors, threads=threads)
         progress(len(vectors))
     _keep(index, path)
     return index
