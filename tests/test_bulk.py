@@ -37,8 +37,8 @@ def embedder(folder: Path) -> Embedder:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "_FIRST_CHUNK_ROWS", 5)
-    monkeypatch.setattr(bulk, "_MAX_CHUNK_ROWS", 10)
+    monkeypatch.setattr(bulk, "MIN_CHUNK_ROWS", 5)
+    monkeypatch.setattr(bulk, "MAX_CHUNK_ROWS", 10)
 
 
 def rows(texts: list[str] = TEXTS, on_empty: OnEmpty = "error") -> Iterator[Row]:
@@ -177,7 +177,7 @@ def test_a_killed_process_can_go_on(folder: Path, embedder: Embedder, tmp_path: 
         from polyvec.engine.embedder import Embedder
         from polyvec.model.files import open_model
         from tests.test_bulk import rows, TEXTS, DONE
-        bulk._FIRST_CHUNK_ROWS, bulk._MAX_CHUNK_ROWS = 5, 10
+        bulk.MIN_CHUNK_ROWS, bulk.MAX_CHUNK_ROWS = 5, 10
         def until_killed():
             for n, row in enumerate(rows()):
                 if n == 40:

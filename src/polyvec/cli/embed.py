@@ -9,30 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-import polyvec
+from polyvec.cli.loading import ModelChoice, with_model
 from polyvec.cli.options import (
     MESSAGES,
-    AttentionOption,
-    DeviceOption,
     FormatOption,
     IdColumnOption,
     InstructionOption,
     JsonOption,
-    MaxTokensOption,
-    MemoryOption,
-    ModelOption,
     OnEmptyOption,
-    PoolingOption,
-    PrecisionOption,
     TextColumnOption,
     TruncateOption,
-    WeightsOption,
 )
-from polyvec.cli.output import announce, print_json, warn_of_cuts
-from polyvec.engine.bulk import BulkReport, BulkSettings, checked, embed_rows
+from polyvec.cli.output import bulk_sentence, print_json, warn_of_cuts
+from polyvec.cli.shared import embed_shared
+from polyvec.engine.bulk import BulkSettings, checked, embed_rows
 from polyvec.engine.plan import WINDOW_TEXTS
 from polyvec.engine.progress import progress_bar
 from polyvec.engine.rows import STDIN, Columns, Row, check_readable, count_rows, read_rows
+from polyvec.engine.shards import DEFAULT_SHARD_ROWS, Shards, job_of
 from polyvec.engine.vectors import check_writable, json_line
 from polyvec.errors import InputError
 from polyvec.settings import resolve_settings
@@ -45,6 +39,7 @@ _STREAM_ROWS = 256
 _SHOWN_NUMBERS = 6
 
 
+@with_model
 def embed(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts.", show_default=False)] = None,
     inputs: Annotated[
@@ -69,18 +64,38 @@ def embed(
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what an interrupted run had done.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            help="Share the work among so many processes here, which share the cores.",
+            show_default=False,
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            metavar="HOST:PORT",
+            help="Share the work among the workers of a Dask scheduler; all machines need the "
+            "output's folder.",
+            show_default=False,
+        ),
+    ] = None,
+    shard_rows: Annotated[
+        int,
+        typer.Option(
+            "--shard-rows",
+            min=1,
+            help="Texts a worker takes at a time, and has to do again if it is killed; rounded up "
+            "to a multiple of 2,048, less for large models.",
+        ),
+    ] = DEFAULT_SHARD_ROWS,
     config: Annotated[
         Path | None,
         typer.Option("--config", help="A TOML file of settings; flags win over it."),
     ] = None,
-    model: ModelOption = "default",
-    precision: PrecisionOption = "auto",
-    device: DeviceOption = "auto",
-    weights: WeightsOption = "auto",
-    memory: MemoryOption = None,
-    attention: AttentionOption = None,
-    pooling: PoolingOption = None,
-    max_tokens: MaxTokensOption = None,
+    choice: ModelChoice = ModelChoice(),  # noqa: B008 (never changed)
     instruction: InstructionOption = None,
     truncate: TruncateOption | None = None,
     on_empty: OnEmptyOption | None = None,
@@ -102,7 +117,8 @@ def embed(
     - `polyvec embed --input corpus.jsonl --text-column body --id-column id --output corpus.parquet`
     - `zcat lines.txt.gz | polyvec embed --output lines.npy`
 
-    A long run that was interrupted goes on where it stopped: give the same command again.
+    A long run that was interrupted goes on where it stopped: give the same command again. With
+    `--workers` or `--scheduler` the file has the same bytes as without.
     """
     flags: dict[str, object] = {"role": role, "instruction": instruction, "truncate": truncate}
     flags |= {"on_empty": on_empty, "dimensions": dimensions}
@@ -117,17 +133,24 @@ def embed(
             "Texts from a file or standard input need --output FILE for their vectors, or --json "
             "to print them."
         )
-    embedder = polyvec.load(
-        model,
-        precision=precision,
-        device=device,
-        attention=attention,
-        pooling=pooling,
-        max_tokens=max_tokens,
-        weights=weights,
-        memory_bytes=memory,
-    )
-    announce(embedder, model)
+    if workers is not None or scheduler is not None:
+        shared = _shared_output(paths, output, choice.memory, workers, scheduler)
+        job = job_of(
+            settings,
+            model=choice.model,
+            precision=choice.precision,
+            device=choice.device,
+            weights=choice.weights,
+            attention=choice.attention,
+            pooling=choice.pooling,
+            max_tokens=choice.max_tokens,
+        )
+        rows = checked(read_rows(paths, columns, format), settings.on_empty)
+        total = count_rows(paths, format)
+        shards = Shards(shared, job, shard_rows, restart)
+        embed_shared(rows, shards, total, workers, scheduler, as_json)
+        return
+    embedder = choice.load()
     rows = read_rows(paths, columns, format) if paths else _rows_of(texts or [])
     rows = checked(rows, settings.on_empty)
     total = count_rows(paths, format) if paths else len(texts or [])
@@ -149,6 +172,26 @@ def _paths(texts: list[str] | None, inputs: list[Path] | None) -> list[Path]:
             "Nothing to embed. Give texts as arguments, files with --input, or pipe lines in."
         )
     return [STDIN]
+
+
+def _shared_output(
+    paths: list[Path],
+    output: Path | None,
+    memory: int | None,
+    workers: int | None,
+    scheduler: str | None,
+) -> Path:
+    """Return the output, refusing what does not go with several processes."""
+    if workers is not None and scheduler is not None:
+        raise InputError("Give --workers for processes here or --scheduler for others, not both.")
+    if not paths or output is None:
+        raise InputError("--workers and --scheduler need --input FILE and --output FILE.")
+    if memory is not None:
+        raise InputError(
+            "--memory is of one process, and does not go with --workers or --scheduler: what fits "
+            "would differ between them, and so would the last bits. Use --weights instead."
+        )
+    return output
 
 
 def _rows_of(texts: list[str]) -> Iterator[Row]:
@@ -176,16 +219,7 @@ def _to_file(
     if as_json:
         print_json({"output": str(output), **report.facts()})
     else:
-        typer.echo(_sentence(report, output))
-
-
-def _sentence(report: BulkReport, output: Path) -> str:
-    resumed = f" ({report.resumed_rows:,} from an interrupted run)" if report.resumed_rows else ""
-    return (
-        f"{report.rows:,} texts{resumed}, {report.tokens:,} tokens to {output} "
-        f"[{report.rows}, {report.dimension}] in {report.seconds:,.1f} s: "
-        f"{report.tokens_per_s:,.0f} tokens/s"
-    )
+        typer.echo(bulk_sentence(report, output))
 
 
 def _to_stdout(embedder: "Embedder", rows: Iterator[Row], settings: BulkSettings) -> None:

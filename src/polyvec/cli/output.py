@@ -1,6 +1,7 @@
 """What commands print: JSON for programs, tables and colours for people."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from polyvec.hub import ALIASES
 _CELL_WIDTH = 4
 
 if TYPE_CHECKING:
+    from polyvec.engine.bulk import BulkReport
     from polyvec.engine.embedder import Embedder, Vectors
 
 
@@ -32,6 +34,16 @@ def announce(embedder: "Embedder", model: str) -> None:
     place = embedder.plan.holding.place
     held = "" if place == "resident" or embedder.precision == place else f", weights {place}"
     MESSAGES.print(f"[dim]{model}{about} ({embedder.precision} on {embedder.where}{held})[/]")
+
+
+def bulk_sentence(report: "BulkReport", output: Path) -> str:
+    """Return what became of a file of texts."""
+    resumed = f" ({report.resumed_rows:,} from an interrupted run)" if report.resumed_rows else ""
+    return (
+        f"{report.rows:,} texts{resumed}, {report.tokens:,} tokens to {output} "
+        f"[{report.rows}, {report.dimension}] in {report.seconds:,.1f} s: "
+        f"{report.tokens_per_s:,.0f} tokens/s"
+    )
 
 
 def warn_of_cuts(cut: int, texts: int, max_tokens: int, truncate: str) -> None:

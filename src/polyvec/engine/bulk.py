@@ -1,9 +1,11 @@
 """Files of texts to a file of vectors: streamed, in bounded memory, resumable.
 
 Finished chunks are appended to ``OUTPUT.partial/`` and only then counted in its ``state.json``,
-so a run that is killed goes on after its last whole chunk. When all rows are done the output is
-written under a temporary name, renamed, and the partial folder removed. What made the vectors is
-written beside them, in ``OUTPUT.json``.
+so a run that is killed goes on after its last whole chunk. Which texts are computed together
+depends on their place in the file alone, so the bytes written do not depend on where a run was
+killed, on cores or on time (see :meth:`polyvec.engine.embedder.Embedder.steady`). When all rows
+are done the output is written under a temporary name, renamed, and the partial folder removed.
+What made the vectors is written beside them, in ``OUTPUT.json``.
 """
 
 from __future__ import annotations
@@ -26,16 +28,21 @@ from polyvec.engine.rows import Row, RowId
 from polyvec.engine.vectors import disk_full_is_an_error, write_vectors
 from polyvec.errors import InputError, ResumeError
 from polyvec.model.tokens import OnEmpty, Truncate, text_problem
-from polyvec.spec import Role, spec_facts
+from polyvec.spec import Role, Spec, spec_facts
 
 if TYPE_CHECKING:  # torch, which an embedder brings, takes a second to import
-    from polyvec.engine.embedder import Embedder, Embedding, Progress
+    from hashlib import blake2b as _Hash
 
-_FIRST_CHUNK_ROWS = 256
-_MAX_CHUNK_ROWS = 16_384
+    from polyvec.engine.embedder import Embedder, Embedding, Progress
+    from polyvec.model.files import ModelFiles
+
+MIN_CHUNK_ROWS = 256
+MAX_CHUNK_ROWS = 2_048
+"""What a kill may cost: about 20 s on two cores. Longer chunks would sort more texts by length,
+for little speed."""
+_CHUNK_WORK = 4e11
+"""Parameters times rows of a chunk: as many seconds for a larger model."""
 _MAX_CHUNK_CHARACTERS = 8_000_000
-_CHUNK_SECONDS = 20.0
-"""What a kill may cost. Longer chunks would sort more texts by length, for little speed."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +120,15 @@ def embed_rows(
         DiskFullError: There is no room; what was finished is kept.
     """
     started = time.monotonic()
+    embedder = embedder.steady()
     dimension = embedder.spec.check_dimensions(settings.dimensions)
-    partial = _Partial(output, _made_by(embedder, settings), restart)
+    made = made_by(embedder.files, embedder.precision, embedder.spec, settings)
+    partial = _Partial(output, made, restart)
     resumed, resumed_tokens = partial.skip_done(rows), partial.state.tokens
     if progress is not None and resumed:
         progress(resumed, 0)
     with disk_full_is_an_error(output):
-        for chunk, embedding in _embed_chunks(embedder, rows, settings, progress):
+        for chunk, embedding in _embed_chunks(embedder, rows, settings, progress, resumed):
             partial.append(chunk, embedding)
         partial.finish(dimension)
     state, seconds = partial.state, time.monotonic() - started
@@ -147,41 +156,75 @@ def checked(rows: Iterator[Row], on_empty: OnEmpty) -> Iterator[Row]:
         yield row
 
 
-def _made_by(embedder: Embedder, settings: BulkSettings) -> dict[str, Any]:
+def made_by(
+    files: ModelFiles, precision: str, spec: Spec, settings: BulkSettings
+) -> dict[str, Any]:
+    """Return what makes vectors what they are, as it is written beside them."""
     return {
-        "model": str(embedder.files.path.name),
-        "fingerprint": embedder.files.fingerprint(),
-        "precision": embedder.precision,
+        "model": str(files.path.name),
+        "fingerprint": files.fingerprint(),
+        "precision": precision,
         "settings": asdict(settings),
-        "spec": spec_facts(embedder.spec),
+        "spec": spec_facts(spec),
     }
 
 
-def _embed_chunks(
-    embedder: Embedder, rows: Iterator[Row], settings: BulkSettings, progress: Progress | None
-) -> Iterator[tuple[list[Row], Embedding]]:
-    """Embed chunks that take about ``_CHUNK_SECONDS`` each."""
+def chunk_rows(files: ModelFiles, is_resident: bool) -> int:
+    """Return how many rows are computed together: a power of two, by the model alone.
+
+    Files of vectors that begin at a multiple of it have the bytes of one file of all.
+    """
     # A layer that is read or expanded anew should serve as many texts as there are.
-    size = _FIRST_CHUNK_ROWS if embedder.runner.is_resident else WINDOW_TEXTS
-    while chunk := _take(rows, size):
-        started = time.monotonic()
+    if not is_resident:
+        return WINDOW_TEXTS
+    rows = MIN_CHUNK_ROWS
+    while 2 * rows <= min(MAX_CHUNK_ROWS, _CHUNK_WORK / files.architecture.num_parameters):
+        rows *= 2
+    return rows
+
+
+def _embed_chunks(
+    embedder: Embedder,
+    rows: Iterator[Row],
+    settings: BulkSettings,
+    progress: Progress | None,
+    start_row: int,
+) -> Iterator[tuple[list[Row], Embedding]]:
+    size = chunk_rows(embedder.files, embedder.runner.is_resident)
+    for chunk in _chunks(rows, size, start_row):
         texts = [row.text for row in chunk]
-        embedding = embedder.embed(texts, progress=progress, **settings.arguments())
-        yield chunk, embedding
-        if time.monotonic() - started < _CHUNK_SECONDS / 2:
-            size = min(2 * size, _MAX_CHUNK_ROWS)
+        yield chunk, embedder.embed(texts, progress=progress, **settings.arguments())
 
 
-def _take(rows: Iterator[Row], size: int) -> list[Row]:
-    """Take up to ``size`` rows, fewer if they are long."""
+def _chunks(rows: Iterator[Row], size: int, start_row: int) -> Iterator[list[Row]]:
+    """Cut rows at each multiple of ``size``, and where they are long in between."""
     chunk: list[Row] = []
     characters = 0
-    for row in islice(rows, size):
+    for number, row in enumerate(rows, start_row + 1):
         chunk.append(row)
         characters += len(row.text)
-        if characters >= _MAX_CHUNK_CHARACTERS:
-            break
-    return chunk
+        if number % size == 0 or characters >= _MAX_CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def made_on() -> dict[str, str]:
+    """Return what the bytes depend on beside the model: processors and versions differ in sums."""
+    import torch
+
+    return {"torch": torch.__version__, "processor": torch.backends.cpu.get_cpu_capability()}
+
+
+def rows_hash() -> _Hash:
+    """Return the hash of no rows; :func:`count_row` adds one."""
+    return hashlib.blake2b(digest_size=16)
+
+
+def count_row(digest: _Hash, row: Row) -> None:
+    """Add a row, its id and its text, to a hash."""
+    digest.update(orjson.dumps((row.id, row.text)))
 
 
 class _Partial:
@@ -192,7 +235,7 @@ class _Partial:
         self.folder = output.with_name(output.name + ".partial")
         self.vectors, self.ids = self.folder / "vectors.f32", self.folder / "ids.jsonl"
         self.state_file = self.folder / "state.json"
-        self.hash = hashlib.blake2b(digest_size=16)
+        self.hash = rows_hash()
         if restart and self.folder.exists():
             shutil.rmtree(self.folder)
         self.state = self._read(made_by)
@@ -225,7 +268,7 @@ class _Partial:
         return self.state.rows
 
     def _count(self, row: Row) -> None:
-        self.hash.update(orjson.dumps((row.id, row.text)))
+        count_row(self.hash, row)
 
     def append(self, rows: list[Row], embedding: Embedding) -> None:
         """Write a chunk, and only then count it."""
@@ -244,7 +287,7 @@ class _Partial:
             cut=self.state.cut + len(embedding.cut),
             rows_hash=self.hash.copy().hexdigest(),
         )
-        _write_whole(self.state_file, orjson.dumps(asdict(self.state)))
+        write_whole(self.state_file, orjson.dumps(asdict(self.state)))
 
     def finish(self, dimension: int) -> None:
         """Write the output and what made it; remove the folder."""
@@ -255,10 +298,12 @@ class _Partial:
                 write_vectors(self.output, vectors, ids)
         else:
             write_vectors(self.output, np.zeros((0, dimension), np.float32), iter(()))
-        facts = {"rows": self.state.rows, "dimension": dimension, "tokens": self.state.tokens}
-        facts |= {"cut": self.state.cut, **self.state.made_by}
+        facts: dict[str, Any] = {"rows": self.state.rows, "dimension": dimension}
+        facts |= {"tokens": self.state.tokens}
+        facts |= {"cut": self.state.cut, "input_hash": self.hash.hexdigest()}
+        facts |= {"made_on": made_on(), **self.state.made_by}
         manifest = self.output.with_name(self.output.name + ".json")
-        _write_whole(manifest, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+        write_whole(manifest, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
         shutil.rmtree(self.folder, ignore_errors=not self.state.rows)
 
 
@@ -272,7 +317,7 @@ def _write_at(path: Path, place: int, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Replace a file at once: its old or its new content, never a part."""
     partial = path.with_name(f".{path.name}.writing")
     partial.write_bytes(data)

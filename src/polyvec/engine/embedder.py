@@ -88,6 +88,7 @@ class Embedder:
             given = (files, holdings, self.precision, self.dtype, self.plan)
             self.plan = plan_memory(*given, memory_bytes, cores)
             self._most_tokens = self.plan.batch_tokens
+        self._planned, self._is_steady = self.plan, False
         rounded = self.precision in ("int8", "packed")
         self.runner = Runner(files, self.dtype, self.device, rounded, self.plan.holding)
 
@@ -118,6 +119,18 @@ class Embedder:
         other = copy.copy(self)
         other.spec, other.tokenizer = spec, tokenizer
         other.runner = self.runner.with_attention(spec.attention)
+        return other
+
+    def steady(self) -> "Embedder":
+        """Return an embedder on the same weights whose batches depend on the texts alone.
+
+        Not on how many cores there are or what was measured on them; and each batch has one core.
+        So equal texts get equal bytes from every process of a kind of processor, which bf16 does
+        not give otherwise: oneDNN sums in another order for another number of rows.
+        """
+        other = copy.copy(self)
+        other.plan, other._is_calibrated, other._is_steady = self._planned, True, True
+        other.runner = self.runner.alone()
         return other
 
     @property
@@ -261,7 +274,8 @@ class Embedder:
             return most, self.plan.super_tokens
         in_step = even_share(total, self.plan.super_tokens, min(longest, most))
         together = total if self.runner.is_resident else min(total, in_step)
-        return even_tokens(together, longest, most, torch.get_num_threads()), in_step
+        cores = 1 if self._is_steady else torch.get_num_threads()
+        return even_tokens(together, longest, most, cores), in_step
 
     def _calibrate(self) -> None:
         """Take the number of tokens in a batch that is fastest on this machine."""

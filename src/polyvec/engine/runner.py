@@ -37,6 +37,7 @@ class Runner:
     ) -> None:
         self.network = open_network(files, dtype, device, quantized, holding)
         self.device = device
+        self._is_alone = False
         keep_freed_memory()
 
     @property
@@ -74,7 +75,8 @@ class Runner:
     ) -> list[Tensor]:
         """Run a layer over batches, a core each where there are several of both."""
         cores = self._cores(len(states))
-        if cores < 2:
+        # With all weights in memory, run_each has given the batch a thread of its own already.
+        if cores < 2 and (not self._is_alone or self.is_resident):
             return [block(x, context=c) for x, c in zip(states, contexts, strict=True)]
 
         def alone(x: Tensor, context: Any) -> Tensor:  # noqa: ANN401 (the network's own)
@@ -106,7 +108,7 @@ class Runner:
         rest = iter(batches)
         first = list(islice(rest, 2))
         cores = self._cores(len(first))
-        if cores < 2:
+        if cores < 2 and not self._is_alone:
             yield from map(one, chain(first, rest))
         else:
             yield from map_ahead(workers(cores), one, chain(first, rest), 2 * cores)
@@ -137,6 +139,12 @@ class Runner:
     def can_vary_attention(self) -> bool:
         """Whether the network runs causal as well as bidirectional: decoders do."""
         return self.network.can_vary_attention
+
+    def alone(self) -> "Runner":
+        """Return a runner on the same weights that gives a batch one core, even a single one."""
+        other = copy.copy(self)
+        other._is_alone = self.device.type == "cpu"
+        return other
 
     def with_attention(self, attention: Attention) -> "Runner":
         """Return a runner on the same weights with another attention."""

@@ -57,44 +57,74 @@ def write_vectors(path: Path, vectors: Vectors, ids: Iterator[RowId]) -> None:
     Raises:
         DiskFullError: There is no room; the temporary file is removed.
     """
+    write_blocks(path, iter([vectors]), len(vectors), vectors.shape[1], ids)
+
+
+def write_blocks(
+    path: Path, parts: Iterator[Vectors], rows: int, width: int, ids: Iterator[RowId]
+) -> None:
+    """Write vectors that come in parts, together ``[rows, width]``, as :func:`write_vectors`.
+
+    The file has the same bytes however they are parted.
+
+    Raises:
+        DiskFullError: There is no room; the temporary file is removed.
+    """
     partial = path.with_name(f".{path.name}.writing")
     write = {".npy": _write_npy, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix]
     try:
         with disk_full_is_an_error(path):
-            write(partial, vectors, ids)
+            write(partial, _blocks(parts), (rows, width), ids)
             partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _blocks(vectors: Vectors) -> Iterator[Vectors]:
-    for start in range(0, len(vectors), _BLOCK_ROWS):
-        yield vectors[start : start + _BLOCK_ROWS]
+def _blocks(parts: Iterator[Vectors]) -> Iterator[Vectors]:
+    """Cut and join parts into blocks of equal rows, the last one aside."""
+    held: list[Vectors] = []
+    for part in parts:
+        start = 0
+        while start < len(part):
+            end = start + _BLOCK_ROWS - sum(map(len, held))
+            held.append(part[start:end])
+            start = end
+            if sum(map(len, held)) == _BLOCK_ROWS:
+                yield np.concatenate(held)
+                held = []
+    if held:
+        yield np.concatenate(held)
 
 
-def _write_npy(path: Path, vectors: Vectors, _ids: Iterator[RowId]) -> None:
+def _write_npy(
+    path: Path, blocks: Iterator[Vectors], shape: tuple[int, int], _ids: Iterator[RowId]
+) -> None:
     with path.open("wb") as file:
-        header = np.lib.format.header_data_from_array_1_0(vectors)
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for block in _blocks(vectors):
+        for block in blocks:
             file.write(block.tobytes())
 
 
-def _write_jsonl(path: Path, vectors: Vectors, ids: Iterator[RowId]) -> None:
+def _write_jsonl(
+    path: Path, blocks: Iterator[Vectors], _shape: tuple[int, int], ids: Iterator[RowId]
+) -> None:
     with path.open("wb") as file:
-        for block in _blocks(vectors):
+        for block in blocks:
             for vector, row_id in zip(block, ids, strict=False):
                 file.write(json_line(row_id, vector))
 
 
-def _write_parquet(path: Path, vectors: Vectors, ids: Iterator[RowId]) -> None:
+def _write_parquet(
+    path: Path, blocks: Iterator[Vectors], shape: tuple[int, int], ids: Iterator[RowId]
+) -> None:
     parquet = parquet_module()
     import pyarrow as pa
 
-    width = vectors.shape[1]
+    width = shape[1]
     schema = pa.schema([("id", pa.string()), ("embedding", pa.list_(pa.float32(), width))])
     with parquet.ParquetWriter(path, schema) as writer:
-        for block in _blocks(vectors):
+        for block in blocks:
             names = pa.array([str(row_id) for row_id in islice(ids, len(block))], pa.string())
             flat = pa.array(np.ascontiguousarray(block).reshape(-1))
             column = pa.FixedSizeListArray.from_arrays(flat, width)
