@@ -4,8 +4,8 @@ import importlib
 import os
 import sys
 import warnings
+from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -44,11 +44,11 @@ _LATE = {"fit": "polyvec.cli.fit", "rent": "polyvec.cli.rent"}
 class _Commands(TyperGroup):
     """The commands; some are imported when they are named, so that the others start at once."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 (typer's own click is private)
         """Return the names in the order of the help."""
         return [*super().list_commands(ctx), *_LATE]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
         """Return a command, importing it if it is a late one."""
         if cmd_name not in _LATE:
             return super().get_command(ctx, cmd_name)
