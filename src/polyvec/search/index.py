@@ -4,8 +4,10 @@ What is done is in the tables after every batch; a run that was killed at any po
 by the next one. A file's old chunks go when all of its new ones are in.
 """
 
+import fcntl
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -157,10 +159,25 @@ def update(
         MissingExtraError: A library is not installed.
     """
     begun = time.monotonic()
-    run = _Run(store, embedder, settings, on_progress)
-    report = run.run()
+    with _alone(store.uri):
+        report = _Run(store, embedder, settings, on_progress).run()
     report.seconds = time.monotonic() - begun
     return report
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Wait until no other run updates the same folder of tables.
+
+    Without it, the run that ends first takes chunks for orphans whose document the other has not
+    written yet. The lock goes with its process; readers need none.
+    """
+    if "://" in uri:  # no lock in object stores: there, give each writer folders of its own
+        yield
+        return
+    with (Path(uri) / ".updating").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class _Run:
