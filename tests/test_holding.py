@@ -210,7 +210,7 @@ print(int(peak_kb) * 1024)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to read peaks from")
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_promise_of_memory_is_kept(tmp_path: Path, precision: str) -> None:
-    """Peaks of a process of its own, of which up to 760 MB are the least that fp32 is promised."""
+    """Peaks of a process of its own; batches take what is left over, so the limit is near."""
     config = _wide() | {
         "hidden_size": 512, "intermediate_size": 8192, "num_hidden_layers": 8, "head_dim": 64,
         "num_attention_heads": 8, "num_key_value_heads": 8,
@@ -218,11 +218,11 @@ def test_the_promise_of_memory_is_kept(tmp_path: Path, precision: str) -> None:
     tensors = {name: tensor.half() for name, tensor in weights(config).items()}
     folder = write_model(tmp_path / "m", config, tensors=tensors)
     del tensors
-    allowed, bound = 800 * 10**6, 750 * 10**6
+    allowed = 750 * 10**6
     command = [sys.executable, "-c", _PROMISE, str(folder), precision, str(allowed)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert memory_in_use() > 0
-    assert int(done.stdout) < bound
+    assert int(done.stdout) < allowed
 
 
 def test_a_gguf_streams_its_token_table(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from polyvec.spec import Architecture, BertArchitecture, LlamaArchitecture
 
 MAX_SUPER_TOKENS = 32_768
 """More tokens in step gain nothing: a layer's reading is a few percent of its products by then."""
-_MIN_BATCH_TOKENS = 256
+_MIN_BATCH_TOKENS = 128
 _MARGIN_BYTES = 224 * 2**20
 """Threads' stacks, oneDNN's code and scratch, results on their way, and what malloc keeps of freed
 memory for each thread: up to 100 MB was seen."""

@@ -397,5 +397,4 @@ def _unit(vectors_ND: Vectors) -> Vectors:
 
 
 def _some(indices: Sequence[int]) -> str:
-    shown = ", ".join(map(str, indices[:5]))
-    return f"texts {shown}{', ...' if len(indices) > 5 else ''}"
+    return f"texts {', '.join(map(str, indices[:5]))}{', ...' if len(indices) > 5 else ''}"
