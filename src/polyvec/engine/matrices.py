@@ -40,7 +40,7 @@ class Arena:
     def __init__(self, is_pinned: bool = False) -> None:
         self._is_pinned = is_pinned
         self._dense: dict[str, Tensor] = {}
-        self._int8: dict[str, Tensor] = {}
+        self._int8: dict[tuple[str, torch.Size], Tensor | None] = {}
 
     def dense(self, name: str, rows: int, width: int, dtype: torch.dtype) -> Tensor:
         """Return ``[rows, width]`` of any content."""
@@ -55,8 +55,14 @@ class Arena:
     def int8(self, name: str, values: Tensor) -> Tensor:
         """Return int8 rows laid out for oneDNN."""
         with torch.inference_mode(mode=False):
-            self._int8[name] = blocks.pack_int8(values, self._int8.get(name))
-        return self._int8[name]
+            key = (name, values.shape)
+            if key not in self._int8:
+                self._int8[key] = blocks.room_int8(*values.shape)
+            room = self._int8[key]
+            if room is None:
+                return blocks.pack_int8(values)
+            blocks.write_int8(values, room)
+            return room
 
 
 class Int8Rows(NamedTuple):

@@ -5,7 +5,6 @@ Types are ggml's numbers of them, so F32, F16 and BF16 are among them.
 """
 
 import ctypes
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +25,7 @@ GROUP = 32
 
 _MAX_WIDTH = 1 << 16
 _PACKED = 64
+"""Outputs in a block of the layout that blocks.cpp writes; inputs are filled up to as many."""
 
 
 class Stored(NamedTuple):
@@ -92,53 +92,75 @@ def int4_to_int8(packed: Int4, values: Tensor) -> None:
         _call("pv_int4_to_int8", packed.codes, packed.multipliers, groups, values)
 
 
-def room_int8(rows: int, width: int) -> Tensor:
-    """Return an int8 weight of zeros as oneDNN keeps it, for :func:`pack_int8` to write into."""
-    return torch.ops.onednn.qlinear_prepack(torch.zeros(rows, width, dtype=torch.int8), None)
+def room_int8(rows: int, width: int) -> Tensor | None:
+    """Return an int8 weight of any content as oneDNN keeps it, for :func:`write_int8`.
 
-
-def pack_int8(values: Tensor, room: Tensor | None = None) -> Tensor:
-    """Lay int8 rows out as oneDNN keeps a weight; in ``room`` where it can be written to.
-
-    oneDNN's own reordering takes five times as long and always new memory, so the layout is
-    written here, after it was compared with oneDNN's once.
+    None where it keeps one of this shape another way than blocks.cpp writes it. oneDNN chooses by
+    shape and by the calling thread's number of threads, so every such choice is looked at once.
     """
-    rows, width = values.shape
-    if library() is None or not _knows_layout() or width % LANES or not values.is_contiguous():
-        return torch.ops.onednn.qlinear_prepack(values, None)
-    room = room_int8(rows, width) if room is None else room
-    _call("pv_pack_int8", values, rows, width, torch.ops.mkldnn.data_ptr(room))
-    return room
+    key = (rows, width, torch.get_num_threads())
+    if not _able(width) or not hasattr(torch.ops.mkldnn, "data_ptr") or not _LAYOUTS.get(key, True):
+        return None
+    values = _any_rows(rows, width)
+    room = pack_int8(values)
+    if key not in _LAYOUTS:
+        _LAYOUTS[key] = _is_ours(room, values)
+    return room if _LAYOUTS[key] else None
 
 
-@functools.cache
-def _knows_layout() -> bool:
-    """Whether this torch's oneDNN keeps int8 weights the way blocks.cpp writes them."""
-    if library() is None or not hasattr(torch.ops.mkldnn, "data_ptr"):
+def write_int8(values: Tensor, room: Tensor) -> None:
+    """Lay contiguous int8 rows out in the ``room`` that was made for their shape.
+
+    oneDNN's own reordering takes five times as long and always new memory.
+    """
+    _call("pv_pack_int8", values, *values.shape, torch.ops.mkldnn.data_ptr(room))
+
+
+def pack_int8(values: Tensor) -> Tensor:
+    """Return int8 rows as oneDNN keeps a weight, in new memory."""
+    packed: Tensor = torch.ops.onednn.qlinear_prepack(values, None)
+    return packed
+
+
+_LAYOUTS: dict[tuple[int, int, int], bool] = {}
+"""Whether blocks.cpp writes a weight as oneDNN keeps it, by rows, width and threads."""
+
+
+def _any_rows(rows: int, width: int) -> Tensor:
+    """Return rows of which no two in any block of a layout are alike."""
+    generator = torch.Generator().manual_seed(0)
+    block = torch.randint(-127, 128, (_PACKED, width), dtype=torch.int8, generator=generator)
+    return block.repeat(-(-rows // _PACKED), 1)[:rows]
+
+
+def _is_ours(theirs: Tensor, values: Tensor) -> bool:
+    """Whether oneDNN laid rows out as blocks.cpp does."""
+    if torch.ops.mkldnn._nbytes(theirs) != _packed_bytes(*values.shape):
         return False
-    for rows, width in ((_PACKED + 16, 3 * LANES), (2 * _PACKED, 4 * _PACKED)):
-        values = (torch.arange(rows * width) * 37 % 251 - 125).to(torch.int8).view(rows, width)
-        theirs = torch.ops.onednn.qlinear_prepack(values, None)
-        ours = room_int8(rows, width)
-        if not _predicted(rows, width) == _size(theirs) == _size(ours):
-            return False
-        _call("pv_pack_int8", values, rows, width, torch.ops.mkldnn.data_ptr(ours))
-        if _bytes(ours) != _bytes(theirs):
-            return False
-    return True
+    return all(_is_same(theirs, values, start) for start in range(0, len(values), _PACKED))
 
 
-def _predicted(rows: int, width: int) -> int:
-    rows, width = (-(-size // _PACKED) * _PACKED for size in (rows, width))
-    return rows * width + 4 * rows
+def _is_same(theirs: Tensor, values: Tensor, start: int) -> bool:
+    """Compare a block of outputs: its weights, and the sums that lie behind all weights."""
+    part = values[start : start + _PACKED]
+    size = _packed_bytes(len(part), part.shape[1])
+    weights, sums = size - 4 * _PACKED, 4 * _PACKED
+    ours = torch.empty(size, dtype=torch.int8)
+    _call("pv_pack_int8", part, *part.shape, ours)
+    raw, at = ours.numpy().tobytes(), torch.ops.mkldnn.data_ptr(theirs)
+    end = at + _packed_bytes(len(values), part.shape[1]) - 4 * _whole(len(values))
+    return raw == (
+        ctypes.string_at(at + start // _PACKED * weights, weights)
+        + ctypes.string_at(end + 4 * start, sums)
+    )
 
 
-def _size(packed: Tensor) -> int:
-    return int(torch.ops.mkldnn._nbytes(packed))
+def _packed_bytes(rows: int, width: int) -> int:
+    return _whole(rows) * (_whole(width) + 4)
 
 
-def _bytes(packed: Tensor) -> bytes:
-    return ctypes.string_at(torch.ops.mkldnn.data_ptr(packed), _size(packed))
+def _whole(size: int) -> int:
+    return -(-size // _PACKED) * _PACKED
 
 
 def _able(width: int) -> bool:
