@@ -2,10 +2,13 @@
 
     python scripts/default_records.py FOLDER
 
-``train.jsonl``: paragraphs of LibreOffice's help and short lines of Debian's packages with their
-English originals, short lines with the start of the long description in 21 languages and across
-languages, titles of help pages with the page; ``to_mine.jsonl`` is the part of it that gets mined
-negatives. ``held_out.jsonl``: queries of the test side, for the curve. ``teacher/``:
+For the first two stages ``train.jsonl``: paragraphs of LibreOffice's help and short lines of
+Debian's packages with their English originals, short lines with the start of the long description
+in 21 languages and across languages, titles of help pages with the page; ``to_mine.jsonl`` is the
+part of it that gets mined negatives. For the third stage more of it, a file a kind, so that a batch
+has one kind: ``help.jsonl``, ``packages.jsonl``, ``strings.jsonl`` (menus and messages of
+LibreOffice and Home Assistant in 90 languages), ``words.jsonl`` (dictionaries of 29 languages,
+WordNet). ``held_out.jsonl``: queries of the test side, for the curve. ``teacher/``:
 all-MiniLM-L6-v2's vectors of every English text that is a positive. Nothing on the held-out side of
 :mod:`polyvec.sources.split` is trained on.
 """
@@ -13,15 +16,19 @@ all-MiniLM-L6-v2's vectors of every English text that is a positive. Nothing on 
 import argparse
 import random
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from polyvec.engine.peers import open_peer
 from polyvec.records.record import Record
 from polyvec.records.write import write_records
+from polyvec.sources.catalogs import ui_strings
 from polyvec.sources.descriptions import Descriptions, descriptions
+from polyvec.sources.dictionaries import word_pairs
 from polyvec.sources.help_pages import HelpPages, help_pages, parallel_paragraphs
+from polyvec.sources.home import home_strings
 from polyvec.sources.split import HeldOut, plain
+from polyvec.sources.wordnet import example_definitions, glosses, word_definitions
 from polyvec.train.batches import Text
 from polyvec.train.teacher import TeacherVectors
 
@@ -33,9 +40,15 @@ FAR = {"ru", "uk", "sr", "el", "ja", "ko", "zh-CN", "vi", "hi", "hu", "fi", "tr"
 """Languages far from what SmolLM2 was trained on, drawn twice as often."""
 MOST = {"paragraph": 3_500, "short": 2_500, "cross": 2_500, "long": 1_200, "title": 300}
 ENGLISH = 8_000
+MORE = {"paragraph": 6_000, "short": 4_000, "cross": 4_000, "long": 1_500, "title": 300}
+MORE_ENGLISH = 30_000
+UI, HOME, WORDS, WORDNET = 1_500, 1_000, 1_000, 7_000
+"""Pairs of a language, and of each way to ask WordNet."""
 MINED, TO_MINE = ("cross", "english", "long"), 12_000
+HALVED = ("paragraph", "short", "cross", "long", "title")
+SHORTEST = 3
 TESTS = ("de", "ru", "ja", "vi")
-TEACHES = ("paragraph", "short", "cross", "english")
+TEACHES = ("paragraph", "short", "cross", "english", "string", "word", "wordnet")
 """Kinds whose positive is English, so that an English teacher knows it."""
 
 
@@ -53,29 +66,75 @@ def main() -> None:
     print(write_records(folder / "to_mine.jsonl", mined), "to mine negatives for", flush=True)
     tests = list(_tests(packages.of("test"), pages.of("test"), draw))
     print(write_records(folder / "held_out.jsonl", tests), "held out", flush=True)
-    _teach(folder / "teacher", train)
+    everything = list(train)
+    for name, records in broad_records(packages, pages, draw).items():
+        print(write_records(folder / f"{name}.jsonl", records), name, flush=True)
+        everything += records
+    _teach(folder / "teacher", everything)
 
 
 def train_records(packages: Descriptions, pages: HelpPages, draw: random.Random) -> list[Record]:
     """Return what may be trained on, shuffled: no text that is, or begins as, a held-out one."""
+    held_out = _held_out(packages, pages)
+    sets = (*_of_packages(packages.of("train")), *_of_pages(pages.of("train")))
+    return _drawn(sets, MOST | {"english": ENGLISH}, held_out, draw)
+
+
+def broad_records(
+    packages: Descriptions, pages: HelpPages, draw: random.Random
+) -> dict[str, list[Record]]:
+    """Return the third stage's records by file, shuffled, without held-out texts."""
+    held_out, most = _held_out(packages, pages), MORE | {"english": MORE_ENGLISH}
+    sets = {
+        "help": _of_pages(pages.of("train")),
+        "packages": _of_packages(packages.of("train")),
+        "strings": _of_strings(draw),
+        "words": _of_words(draw),
+    }
+    return {name: _drawn(found, most, held_out, draw) for name, found in sets.items()}
+
+
+def _held_out(packages: Descriptions, pages: HelpPages) -> HeldOut:
     held_out = packages.held_out() | pages.held_out()
-    held_out |= HeldOut(_cut(text) for text in held_out)  # texts are cut here
-    train = list(_train(packages.of("train"), pages.of("train"), held_out, draw))
-    draw.shuffle(train)
-    return train
+    return held_out | HeldOut(_cut(text) for text in held_out)  # texts are cut here
 
 
-def _train(
-    packages: Descriptions, pages: HelpPages, held_out: HeldOut, draw: random.Random
-) -> Iterator[Record]:
-    for kind, language, pairs in (*_of_packages(packages), *_of_pages(pages)):
+def _drawn(
+    sets: Iterable[tuple[str, str, Pairs]],
+    most: dict[str, int],
+    held_out: HeldOut,
+    draw: random.Random,
+) -> list[Record]:
+    drawn = []
+    for kind, language, pairs in sets:
         distinct = {(plain(a), plain(b)): (a, b) for a, b in ((_cut(x), _cut(y)) for x, y in pairs)}
-        clean = [(a, b) for (x, y), (a, b) in distinct.items() if x != y and len(a) > 3]
-        clean = [(a, b) for a, b in clean if a not in held_out and b not in held_out]
-        most = ENGLISH if kind == "english" else MOST[kind]
-        most = most if language in FAR or kind == "english" else most // 2
-        for query, positive in draw.sample(clean, min(most, len(clean))):
-            yield Record(query, (positive,), source=kind)
+        clean = [(a, b) for (x, y), (a, b) in distinct.items() if x != y and len(a) > SHORTEST]
+        clean = sorted((a, b) for a, b in clean if a not in held_out and b not in held_out)
+        count = most.get(kind, len(clean))
+        count = count if language in FAR or kind not in HALVED else count // 2
+        chosen = draw.sample(clean, min(count, len(clean)))
+        drawn += [Record(query, (positive,), source=kind) for query, positive in chosen]
+    draw.shuffle(drawn)
+    return drawn
+
+
+def _of_strings(draw: random.Random) -> Iterator[tuple[str, str, Pairs]]:
+    """Longer strings twice as often: a word alone says little."""
+    for found, most in ((ui_strings(), UI), (home_strings(), HOME)):
+        for language, strings in found.items():
+            long = [(b, a) for a, b in strings.items() if len(a.split()) >= 3]
+            short = [(b, a) for a, b in strings.items() if len(a.split()) < 3]
+            chosen = draw.sample(long, min(len(long), 2 * most // 3))
+            chosen += draw.sample(short, min(len(short), most // 3))
+            yield "string", language, chosen
+
+
+def _of_words(draw: random.Random) -> Iterator[tuple[str, str, Pairs]]:
+    for language, pairs in word_pairs().items():
+        yield "word", language, draw.sample(pairs, min(len(pairs), WORDS))
+    found = glosses()
+    for ask in (word_definitions, example_definitions):
+        yield "wordnet", "en", draw.sample(ask(found), WORDNET)
 
 
 def _of_packages(packages: Descriptions) -> Iterator[tuple[str, str, Pairs]]:

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -143,6 +145,26 @@ def test_a_teacher_is_learned(tmp_path: Path, weights_of: str) -> None:
     np.testing.assert_allclose(vector, teacher.encode_query([rows[0].query])[0], rtol=1e-3)
     assert result.model is not None
     assert not any(name.startswith("distill") for name in weights(result.folder))
+
+
+def test_a_teachers_map_begins_where_the_model_stands(tmp_path: Path) -> None:
+    """A teacher that is the model, turned: a map drawn at random has a loss of about 1."""
+    extra = '[loss]\nweight = 0.0\n[[distill]]\nteacher = "turned"\n'
+    recipe = tiny_train.write_recipe(tmp_path, tiny_train.records(120), extra=extra)
+    model = polyvec.load(str(tmp_path / "base"), precision="fp32")
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(model.dimension,) * 2))[0]
+
+    class Turned:
+        dimension, fingerprint = model.dimension, "turned"
+
+        def encode_query(self, texts: Sequence[str], instruction: str | None = None) -> Any:
+            return model.encode_query(texts) @ turn.astype(np.float32)
+
+        def encode_document(self, texts: Sequence[str]) -> Any:
+            return model.encode_document(texts) @ turn.astype(np.float32)
+
+    result = tiny_train.run(recipe, teacher=Turned(), optimizer__steps="2")
+    assert losses(result.folder)[0] < 0.02
 
 
 def test_score_distillation_is_zero_for_the_teacher_itself() -> None:

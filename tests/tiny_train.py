@@ -12,6 +12,7 @@ from polyvec.records.write import write_records
 from polyvec.train.estimate import Estimate
 from polyvec.train.loop import Trained, train
 from polyvec.train.recipe import read_recipe
+from polyvec.train.setup import Teacher
 from tests import tiny
 
 WORDS = (
@@ -77,9 +78,10 @@ class FakeTeacher:
         return np.array(rows, np.float32)
 
 
-def run(path: Path, **changes: str) -> Trained:
+def run(path: Path, teacher: Teacher | None = None, **changes: str) -> Trained:
     """Train as a recipe says; ``batch__size="4"`` changes batch.size."""
     stated = {name.replace("__", "."): value for name, value in changes.items()}
-    result = train(read_recipe(path, stated), lambda _: FakeTeacher(), Console(quiet=True))
+    teacher = teacher or FakeTeacher()
+    result = train(read_recipe(path, stated), lambda _: teacher, Console(quiet=True))
     assert not isinstance(result, Estimate)
     return result

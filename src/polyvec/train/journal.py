@@ -30,7 +30,7 @@ class Journal:
         self.steps, self.start = steps, start
         self._began = time.monotonic()
         self._spent = 0.0
-        self._trackers = [_tracker(name, folder) for name in settings.trackers]
+        self._trackers = [_tracker(name, folder, start) for name in settings.trackers]
         _keep_until(self.path, start)
         self._file = self.path.open("ab")
 
@@ -85,9 +85,11 @@ def memory_gb(device: torch.device) -> float:
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, start: int) -> None:
         summary = _library("torch.utils.tensorboard", "tensorboard")
-        self._writer = summary.SummaryWriter(str(folder / "tensorboard"))
+        # What a killed run wrote after its last checkpoint is written again.
+        again = start + 1 if start else None
+        self._writer = summary.SummaryWriter(str(folder / "tensorboard"), purge_step=again)
 
     def add(self, step: int, numbers: Entry) -> None:
         for name, value in numbers.items():
@@ -108,8 +110,8 @@ class _Wandb:
         self._run.finish()
 
 
-def _tracker(name: str, folder: Path) -> "_TensorBoard | _Wandb":
-    return _TensorBoard(folder) if name == "tensorboard" else _Wandb(folder)
+def _tracker(name: str, folder: Path, start: int) -> "_TensorBoard | _Wandb":
+    return _TensorBoard(folder, start) if name == "tensorboard" else _Wandb(folder)
 
 
 def _library(module: str, package: str) -> Any:  # noqa: ANN401 (an optional library)

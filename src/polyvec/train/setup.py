@@ -30,6 +30,7 @@ from polyvec.train.data import (
     source_names,
 )
 from polyvec.train.lora import add_adapters
+from polyvec.train.maps import fit_maps
 from polyvec.train.network import Network, build_network, cut_layers
 from polyvec.train.optimizer import freeze, make_optimizer, trained
 from polyvec.train.ranks import Parallel, Ranks, choose_parallel, spread
@@ -143,6 +144,8 @@ def prepare(
         ranks=ranks,
         seed=recipe.seed,
     )
+    if checkpoint is None:
+        fit_maps(stepper, records)
     return Ready(
         recipe, folder, ranks, files, network, parallel, stepper, parameters, optimizer,
         Mixture(records, order), steps, checkpoint, records,

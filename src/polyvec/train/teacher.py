@@ -148,7 +148,7 @@ class Distillation(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.teacher = settings, teacher
-        self.map: nn.Parameter | None = None
+        self.map: nn.Parameter | None = None  # ``maps.fit_maps`` says where it begins
         if settings.vectors_weight:
             draw = torch.Generator().manual_seed(seed)
             first = torch.randn((teacher.dimension, dimension), generator=draw)
@@ -156,7 +156,7 @@ class Distillation(nn.Module):
 
     def forward(self, vectors_UD: Tensor, batch: Batch, loss: LossSettings) -> Tensor:
         """Return the weighted loss of a batch."""
-        chosen = [i for i, s in enumerate(batch.sources) if self._teaches(s)]
+        chosen = [i for i, s in enumerate(batch.sources) if self.teaches(s)]
         if not chosen:
             return vectors_UD.sum() * 0
         taught_UE = self._taught(batch, chosen).to(vectors_UD.device)
@@ -186,7 +186,8 @@ class Distillation(nn.Module):
         taught_UE[needed] = self.teacher.vectors([batch.texts[i] for i in needed.tolist()])
         return taught_UE
 
-    def _teaches(self, source: str) -> bool:
+    def teaches(self, source: str) -> bool:
+        """Return whether records of a source are taught."""
         return not self.settings.sources or source in self.settings.sources
 
     def _vectors_loss(
