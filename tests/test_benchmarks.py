@@ -182,7 +182,7 @@ def test_the_published_table_is_the_benchmark(tmp_path: Path) -> None:
     left = sum(task.tokens or 0.0 for task in made.tasks if task.task != "STS12")
     assert made.tokens == pytest.approx(left)
     assert made.hours == pytest.approx(left / 250 / 3600)
-    assert made.elsewhere() == []  # of an unknown size
+    assert made.architecture is None  # a model whose size nobody knows
 
 
 def test_a_plan_counts_distinct_texts_and_what_is_written_before_them() -> None:
@@ -218,6 +218,33 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(offline_tasks, "help_pages", fail)
     monkeypatch.setattr(offline_tasks, "descriptions", fail)
     return iter(())
+
+
+def test_a_dry_run_says_what_it_costs_here_and_elsewhere_and_runs_nothing(
+    run: Command, monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, tmp_path: Path
+) -> None:
+    from polyvec.evaluate import benchmarks
+    from polyvec.evaluate.benchmarks import Benchmark
+    from polyvec.fit.elsewhere import ASSUMED_PRICE_PER_H
+
+    def stand_in(name: str, only: Sequence[str]) -> Benchmark:
+        assert not only
+        return Benchmark(name, [_retrieval(), _bitext()])
+
+    monkeypatch.setenv("POLYVEC_CACHE", str(tmp_path / "cache"))  # no prices in it
+    monkeypatch.setattr(benchmarks, "open_benchmark", stand_in)
+    given = ("evaluate", str(tiny_folder), "--benchmark", "mine", "--output", str(tmp_path / "out"))
+    done = run(*given, "--dry-run", "--json")
+    assert done.code == 0
+    (facts,) = json.loads(done.out)
+    assert [task["done"] for task in facts["tasks"]] == [False, False]
+    assert facts["hours"] == pytest.approx(facts["tokens"] / facts["tokens_per_s"] / 3600, rel=0.01)
+    for found in facts["elsewhere"]:
+        price = ASSUMED_PRICE_PER_H[found["device"]]
+        assert found["dollars"] == pytest.approx(found["hours"] * price)
+        assert found["price_is_assumed"]
+    assert len(facts["elsewhere"]) == len(ASSUMED_PRICE_PER_H)
+    assert not list((tmp_path / "out").rglob("*.json"))
 
 
 @pytest.mark.usefixtures("offline")

@@ -9,15 +9,17 @@ import torch
 
 from polyvec.engine.budget import needs
 from polyvec.engine.holding import Holding
+from polyvec.engine.quality import shipped
 from polyvec.errors import InputError, ModelNotFoundError
 from polyvec.fit import machine, rates
 from polyvec.fit.corpus import count_tokens
 from polyvec.fit.devices import Device, devices, find_device
+from polyvec.fit.elsewhere import elsewhere
 from polyvec.fit.facts import BITS_PER_WEIGHT, ModelFacts, facts_of, facts_of_path
 from polyvec.fit.memory import cpu_memory, gpu_memory
 from polyvec.fit.offers import Offer
 from polyvec.fit.plan import Work, assess, ways
-from polyvec.fit.quality import measurements, quality
+from polyvec.fit.quality import quality
 from polyvec.fit.ranking import best_way, every_way, ranked
 from polyvec.fit.speed import device_speed, operations_per_token
 from polyvec.model.files import open_model
@@ -169,7 +171,9 @@ def test_every_device_has_a_source_and_sane_figures() -> None:
     assert len(devices()) >= 60
     assert len({d.name for d in devices()}) == len(devices())
     for device in devices():
-        assert device.source
+        assert " " in device.source.partition(", https://")[0]  # a document's title, then its place
+        assert "https://" in device.source
+        assert device.has_bf16 or device.bf16_tflops is None
         figures = (
             device.memory_gb, device.bandwidth_gb_per_s, device.bf16_tflops, device.int8_tops,
         )  # fmt: skip
@@ -201,7 +205,7 @@ def test_quality_is_the_models_own_or_the_nearest_and_says_which(nemotron: Model
 
 def test_measurements_name_their_documents() -> None:
     root = Path(__file__).parents[1]
-    for found in measurements():
+    for found in shipped():
         document = root / found.source.partition(":")[0]
         figure = f"{found.cosine_mean:.5f}".lstrip("0")
         assert figure in document.read_text()
@@ -218,6 +222,22 @@ def test_devices_come_green_first_and_cheapest_first(nemotron: ModelFacts) -> No
         "A40", "H100 SXM", "RTX 4090", "L40S", "RTX 4060",
     ]  # fmt: skip
     assert [r.price_per_gpu_h for r in rows] == [0.4, 2.5, None, None, None]
+
+
+def test_a_long_run_elsewhere_costs_its_hours_at_the_cheapest_price(nemotron: ModelFacts) -> None:
+    offers = [
+        Offer("vast", "H100_SXM", 1, 80, None, 2.5, is_spot=False),
+        Offer("runpod", "H100 SXM", 2, 80, None, 3.0, is_spot=True),
+    ]
+    found = {e.device.name: e for e in elsewhere(nemotron.architecture, 1e9, 300.0, offers)}
+    fast = device_speed(nemotron.architecture, find_device("H100 SXM"), "resident", 300)
+    assert fast is not None
+    h100, l4 = found["H100 SXM"], found["L4"]
+    assert h100.hours == pytest.approx(1e9 / fast.tokens_per_s / 3600)
+    assert (h100.price_per_h, h100.is_assumed) == (1.5, False)
+    assert h100.dollars == pytest.approx(h100.hours * 1.5)
+    assert l4.is_assumed
+    assert l4.hours > h100.hours
 
 
 def test_the_best_way_is_bf16_in_memory_then_streamed(nemotron: ModelFacts) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from polyvec.engine.peers import Peer
     from polyvec.evaluate.benchmark_plan import Plan
     from polyvec.evaluate.benchmarks import Benchmark, Outcome, TaskOutcome
+    from polyvec.fit.elsewhere import Elsewhere
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,29 @@ def _show_plan(peer: "Peer", plan: "Plan", options: BenchmarkOptions) -> None:
         f"were measured, so {_duration(plan.hours)}.",
         markup=False,
     )
-    for device, hours, dollars in plan.elsewhere():
+    for found in _elsewhere(plan):
+        price = "assumed" if found.is_assumed else "the cheapest that `polyvec rent` saw last"
         MESSAGES.print(
-            f"  {device.name}: {_duration(hours)}, ${dollars:,.2f} (40% of its peak and "
-            f"${device.price_per_h:.2f} an hour assumed, not measured)",
+            f"  {found.device.name}: {_duration(found.hours)}, ${found.dollars:,.2f} (computed "
+            f"from its maker's figures, as `polyvec fit` does; ${found.price_per_h:.2f} an hour: "
+            f"{price})",
             style="dim",
             markup=False,
         )
     if unknown:
         MESSAGES.print(f"  without {', '.join(unknown)}, whose texts are not known", markup=False)
+
+
+def _elsewhere(plan: "Plan") -> "list[Elsewhere]":
+    """Return what the tasks take on other devices, of a model whose shape is known."""
+    from polyvec.fit.elsewhere import elsewhere
+    from polyvec.fit.prices import known_prices
+
+    if plan.architecture is None:
+        return []
+    known = known_prices()
+    offers = known.offers if known else []
+    return elsewhere(plan.architecture, plan.tokens, plan.tokens_per_text, offers)
 
 
 def _duration(hours: float) -> str:
@@ -180,8 +195,13 @@ def _plan_facts(peer: "Peer", plan: "Plan") -> dict[str, Any]:
         "tokens_per_s": plan.speed.tokens_per_s,
         "hours": plan.hours,
         "elsewhere": [
-            {"device": device.name, "hours": hours, "dollars": dollars}
-            for device, hours, dollars in plan.elsewhere()
+            {
+                "device": found.device.name,
+                "hours": found.hours,
+                "dollars": found.dollars,
+                "price_is_assumed": found.is_assumed,
+            }
+            for found in _elsewhere(plan)
         ],
         "tasks": [
             {

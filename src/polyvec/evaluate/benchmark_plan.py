@@ -1,4 +1,4 @@
-"""What a benchmark will cost, before it starts: texts, tokens, hours and money a device."""
+"""What a benchmark asks of a model, before it starts: texts, tokens, and the hours here."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 from polyvec.engine.peers import EmbedderPeer, Peer
 from polyvec.evaluate.mmteb_instructions import Instructions
+from polyvec.spec import Architecture
 
 CHARACTERS_A_TOKEN = 3.5
 """Of a model whose tokenizer is not here, such as a server's."""
@@ -24,26 +25,6 @@ _PROBE = (
     "Mùa mưa năm nay đến sớm hơn, khiến nhiều con đường ven sông bị ngập nước.",
 )
 """Sentences in as many scripts as a multilingual benchmark has, for speed and token length."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device that this machine is compared with."""
-
-    name: str
-    peak_flops_per_s: float
-    """Of dense bf16 products, from the maker's data sheet."""
-    price_per_h: float
-    """US dollars, about what clouds asked in 2026; an assumption, not a quote."""
-
-
-DEVICES = (
-    Device("NVIDIA H100", 989e12, 3.0),
-    Device("NVIDIA A100", 312e12, 1.8),
-    Device("NVIDIA L4", 121e12, 0.8),
-)
-UTILIZATION = 0.4
-"""The share of the peak that an encoder's packed batches are assumed to reach."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +69,8 @@ class Plan:
 
     tasks: list[Planned]
     speed: Speed
-    parameters: int | None
+    architecture: Architecture | None
+    """The model's shape, where it is known: what other devices take hangs on it."""
 
     @property
     def tokens(self) -> float:
@@ -96,23 +78,15 @@ class Plan:
         return sum(task.tokens or 0.0 for task in self.tasks if not task.done)
 
     @property
+    def tokens_per_text(self) -> float:
+        """The mean of these."""
+        texts = sum(task.texts or 0 for task in self.tasks if not task.done)
+        return self.tokens / texts if texts else 0.0
+
+    @property
     def hours(self) -> float:
         """Hours they take on this machine."""
         return self.tokens / self.speed.tokens_per_s / 3600
-
-    def elsewhere(self) -> list[tuple[Device, float, float]]:
-        """Return (device, hours, dollars) for a model whose size is known.
-
-        2 operations a parameter and token, at 40% of the peak; attention is left out.
-        """
-        if self.parameters is None:
-            return []
-        operations = 2.0 * self.parameters * self.tokens
-        found = []
-        for device in DEVICES:
-            hours = operations / (device.peak_flops_per_s * UTILIZATION) / 3600
-            found.append((device, hours, hours * device.price_per_h))
-        return found
 
 
 def measure_speed(peer: Peer) -> Speed:
@@ -164,10 +138,8 @@ def plan(
         count = sum(x.count for x in texts) if texts else None
         planned.append(Planned(name, task.metadata.type, count, tokens, name in done))
     planned.sort(key=lambda x: (x.tokens is None, x.tokens or 0.0, x.task))
-    parameters = None
-    if isinstance(peer, EmbedderPeer):
-        parameters = peer.embedder.files.architecture.num_parameters
-    return Plan(planned, speed, parameters)
+    is_ours = isinstance(peer, EmbedderPeer)
+    return Plan(planned, speed, peer.embedder.files.architecture if is_ours else None)
 
 
 def _tokens(texts: Sequence[Texts], asked: Instructions, peer: Peer, speed: Speed) -> float:

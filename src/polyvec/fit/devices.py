@@ -28,8 +28,11 @@ class Device:
     int8_tops: float | None
     """Dense int8 products, 10^12 operations a second, without sparsity."""
     source: str
+    """The maker's document, with its number or revision, and where it lies."""
     aliases: tuple[str, ...] = ()
     """Other names of the same device, at providers and drivers."""
+    has_bf16: bool = True
+    """Whether it multiplies bf16 at all."""
     cores: int | None = None
     is_here: bool = False
 
@@ -51,17 +54,19 @@ def devices() -> tuple[Device, ...]:
     return tuple(_device(row, table["sources"]) for row in table["device"])
 
 
-def _device(row: dict[str, object], sources: dict[str, str]) -> Device:
+def _device(row: dict[str, object], sources: dict[str, dict[str, str]]) -> Device:
     given = {
         name: row.get(name)
         for name in ("memory_gb", "bandwidth_gb_per_s", "bf16_tflops", "int8_tops", "cores")
     }
     aliases = row.get("aliases", ())
+    document = sources[str(row["source"])]
     return Device(
         name=str(row["name"]),
         kind=row["kind"],  # type: ignore[arg-type]
-        source=sources[str(row["source"])],
+        source=f"{document['title']}, {document['url']}",
         aliases=tuple(aliases),  # type: ignore[arg-type]
+        has_bf16=bool(row.get("has_bf16", True)),
         **given,  # type: ignore[arg-type]
     )
 

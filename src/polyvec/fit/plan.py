@@ -180,8 +180,7 @@ def _lacks(device: Device, precision: str) -> str | None:
     if not device.is_cpu:
         if precision in ("int8", "packed"):
             return "polyvec's int8 is for processors"
-        no_bf16 = device.bf16_tflops is None and "no bf16" in device.source
-        return "has no bf16" if precision == "bf16" and no_bf16 else None
+        return "has no bf16" if precision == "bf16" and not device.has_bf16 else None
     if not device.is_here:
         return None
     if precision in ("int8", "packed") and not has_int8():

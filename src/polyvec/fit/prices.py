@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -216,8 +216,18 @@ def device_of(offer: Offer) -> Device:
     listed = named_like(offer.gpu, devices())
     if listed is None:
         return Device(offer.gpu, "nvidia", offer.memory_gb, None, None, None, offer.provider)
-    rates = (listed.bandwidth_gb_per_s, listed.bf16_tflops, listed.int8_tops, listed.source)
-    return Device(listed.name, listed.kind, offer.memory_gb, *rates)
+    return replace(listed, memory_gb=offer.memory_gb)
+
+
+def lowest_prices(offers: Sequence[Offer], listed: Sequence[Device]) -> dict[str, float]:
+    """Return the lowest price of each listed device's GPU-hour that is known, spot included."""
+    lowest: dict[str, float] = {}
+    for offer in offers:
+        found = named_like(device_of(offer).name, tuple(listed))
+        if found is not None:
+            price = offer.price_per_gpu_h
+            lowest[found.name] = min(price, lowest.get(found.name, price))
+    return lowest
 
 
 def _host_is_enough(offer: Offer, found: Assessment) -> bool:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from polyvec.engine.plan import WeightsPlace
-from polyvec.fit.devices import Device, named_like
+from polyvec.fit.devices import Device
 from polyvec.fit.facts import ModelFacts
 from polyvec.fit.offers import Offer
 from polyvec.fit.plan import Assessment, Work, assess, ways
-from polyvec.fit.prices import device_of
+from polyvec.fit.prices import lowest_prices
 
 _COLORS = ("green", "yellow", "red")
 _SOURCES: tuple[WeightsPlace, ...] = ("resident", "packed", "streamed")
@@ -76,12 +76,7 @@ def ranked(
 
     By the lowest known price; devices without one come after, by their memory and bandwidth.
     """
-    lowest: dict[str, float] = {}
-    for offer in offers:
-        found = named_like(device_of(offer).name, tuple(listed))
-        if found is not None:
-            price = offer.price_per_gpu_h
-            lowest[found.name] = min(price, lowest.get(found.name, price))
+    lowest = lowest_prices(offers, listed)
     rows = [
         Ranked(best_way(every_way(facts, device, precision, source, work)), lowest.get(device.name))
         for device in listed
