@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from polyvec.engine.rows import STDIN, Columns, Row, check_readable, count_rows, read_rows
+from polyvec.engine.rows import Columns, Row, check_readable, count_rows, read_rows
 from polyvec.errors import InputError, MissingExtraError
+from polyvec.records.table import STDIN
 
 PLAIN, TABLE = Columns(), Columns("body", "key")
 
@@ -84,10 +85,11 @@ def test_the_relevant_column_is_read(tmp_path: Path) -> None:
         ("a.txt", b"one\n\xff two\n", r"a\.txt, line 2 is not UTF-8 \(byte 0xff at 0\)"),
         ("a.jsonl", '{"text":"one"}\n{"text":\n', r"a\.jsonl, line 2 is not JSON"),
         ("a.jsonl", '{"text":"\\ud800"}\n', r"line 1 is not JSON"),
-        ("a.jsonl", '["one"]\n', r"line 1 is a JSON list; an object with a 'text' field"),
+        ("a.jsonl", '["one"]\n', r"line 1 is a JSON list; an object is needed"),
         ("a.jsonl", '{"txet":"one","n":1}\n', r"no column 'text'. It has: txet, n. .*--text-col"),
         ("a.jsonl", '{"text":5}\n', r"line 1: 'text' is 5; a string is needed"),
         ("a.csv", 'text\n"one\n', r"a\.csv, line 2: unexpected end of data"),
+        ("a.csv", "text,n\none, two,3\n", r"line 2 has more cells than the 2 of the heading"),
         ("a.parquet", b"PAR1 no", r"a\.parquet, after row 0"),
         ("a.doc", "x", r"'\.doc' does not say a format; state one with --format txt\|jsonl"),
         ("a.txt.gz", b"no gzip", r"a\.txt\.gz, after line 0: Not a gzipped file"),

@@ -25,10 +25,11 @@ from polyvec.cli.shared import embed_shared
 from polyvec.engine.bulk import BulkSettings, checked, embed_rows
 from polyvec.engine.plan import WINDOW_TEXTS
 from polyvec.engine.progress import progress_bar
-from polyvec.engine.rows import STDIN, Columns, Row, check_readable, count_rows, read_rows
+from polyvec.engine.rows import Columns, Row, check_readable, count_rows, read_rows
 from polyvec.engine.shards import DEFAULT_SHARD_ROWS, Shards, job_of
 from polyvec.engine.vectors import check_writable, json_line
 from polyvec.errors import InputError
+from polyvec.records.table import STDIN
 from polyvec.settings import resolve_settings
 from polyvec.spec import Role
 

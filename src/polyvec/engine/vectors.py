@@ -11,8 +11,9 @@ import numpy.typing as npt
 import orjson
 
 from polyvec.disk import full_disk_is_an_error
-from polyvec.engine.rows import RowId, parquet_module
+from polyvec.engine.rows import RowId
 from polyvec.errors import OutputError
+from polyvec.records.table import parquet_module
 
 SUFFIXES = (".npy", ".jsonl", ".parquet")
 

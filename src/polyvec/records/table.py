@@ -1,8 +1,12 @@
-"""Rows of JSONL, CSV, TSV and Parquet files, each with the number of its line."""
+"""Rows of JSONL, CSV, TSV and Parquet files, each with the number of its line.
+
+Records, corpora and texts to embed are all read through here; ``-`` is standard input.
+"""
 
 import csv
 import gzip
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -13,6 +17,8 @@ from polyvec.errors import InputError, MissingExtraError
 Rows = Iterator[tuple[int, dict[str, Any]]]
 """(line or row number from 1, column -> value)."""
 
+STDIN = Path("-")
+
 _BATCH_ROWS = 1_024
 
 
@@ -20,26 +26,45 @@ def table_format(path: Path) -> str | None:
     """Return ``jsonl``, ``csv``, ``tsv`` or ``parquet`` by a path's ending; None for another."""
     suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     name = {".ndjson": "jsonl"}.get(suffix, suffix[1:])
-    return name if name in _READERS else None
+    return name if name == "parquet" or name in _READERS else None
 
 
-def read_table(path: Path) -> Rows:
+def read_table(path: Path, stated: str | None = None, columns: Sequence[str] | None = None) -> Rows:
     """Read the rows of a table; ``.gz`` is read through gzip.
+
+    Args:
+        path: A file, or ``-`` for standard input.
+        stated: The format, where the path's ending does not say it.
+        columns: Of Parquet, which stores them apart: read only these. All of them must be there.
 
     Raises:
         InputError: The file or a row cannot be read; the message has the line's number.
         MissingExtraError: Parquet is read and pyarrow is not installed.
     """
-    name = table_format(path)
+    name = stated or table_format(path)
     if name is None:
         raise InputError(
             f"{path}: the ending does not say a format; known: .jsonl, .csv, .tsv (each also .gz) "
             "and .parquet."
         )
+    if name == "parquet":
+        return _read_parquet(path, columns)
     return _READERS[name](path)
 
 
-def _open(path: Path) -> IO[bytes]:
+def input_name(path: Path) -> str:
+    """Return what messages call an input."""
+    return "standard input" if path == STDIN else str(path)
+
+
+def open_input(path: Path) -> IO[bytes]:
+    """Open a file, through gzip if it ends so, or standard input.
+
+    Raises:
+        InputError: It cannot be opened.
+    """
+    if path == STDIN:
+        return sys.stdin.buffer
     try:
         if path.suffix == ".gz":
             return cast(IO[bytes], gzip.open(path, "rb"))
@@ -54,7 +79,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         InputError: It cannot be read, or a line is not UTF-8; the message has its number.
     """
-    with _open(path) as file:
+    with open_input(path) as file:
         number = 0
         try:
             for number, raw in enumerate(file, start=1):
@@ -62,11 +87,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.removeprefix("\ufeff") if number == 1 else line
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{path}, line {number} is not UTF-8 (byte {error.object[error.start]:#04x} at "
-                f"{error.start}). Convert the file, e.g. with iconv."
+                f"{input_name(path)}, line {number} is not UTF-8 (byte "
+                f"{error.object[error.start]:#04x} at {error.start}). Convert the file, e.g. with "
+                "iconv."
             ) from error
         except (EOFError, gzip.BadGzipFile) as error:
-            raise InputError(f"{path}, after line {number}: {error}.") from error
+            raise InputError(f"{input_name(path)}, after line {number}: {error}.") from error
 
 
 def _read_jsonl(path: Path) -> Rows:
@@ -76,10 +102,11 @@ def _read_jsonl(path: Path) -> Rows:
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number} is not JSON ({error}).") from error
+            raise InputError(f"{input_name(path)}, line {number} is not JSON ({error}).") from error
         if not isinstance(row, dict):
             raise InputError(
-                f"{path}, line {number} is a JSON {type(row).__name__}; an object is needed."
+                f"{input_name(path)}, line {number} is a JSON {type(row).__name__}; an object is "
+                "needed."
             )
         yield number, row
 
@@ -92,13 +119,13 @@ def _read_separated(path: Path, delimiter: str) -> Rows:
         for row in reader:
             if None in row:
                 raise InputError(
-                    f"{path}, line {reader.line_num} has more cells than the "
+                    f"{input_name(path)}, line {reader.line_num} has more cells than the "
                     f"{len(reader.fieldnames or [])} of the heading; put texts with a "
                     f"{delimiter!r} in quotes."
                 )
             yield reader.line_num, row
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.reader.line_num}: {error}.") from error
+        raise InputError(f"{input_name(path)}, line {reader.reader.line_num}: {error}.") from error
 
 
 def _read_csv(path: Path) -> Rows:
@@ -109,18 +136,34 @@ def _read_tsv(path: Path) -> Rows:
     return _read_separated(path, "\t")
 
 
-def _read_parquet(path: Path) -> Rows:
+def parquet_columns(path: Path) -> list[str]:
+    """Return the names of a Parquet file's columns.
+
+    Raises:
+        InputError: It cannot be read.
+        MissingExtraError: pyarrow is not installed.
+    """
+    parquet = parquet_module()
+    from pyarrow.lib import ArrowException
+
+    try:
+        return list(parquet.read_schema(path).names)
+    except (OSError, ArrowException) as error:
+        raise InputError(f"{path}, after row 0: {error}.") from error
+
+
+def _read_parquet(path: Path, columns: Sequence[str] | None) -> Rows:
     parquet = parquet_module()
     from pyarrow.lib import ArrowException
 
     number = 0
     try:
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS):
+        for batch in parquet.ParquetFile(path).iter_batches(_BATCH_ROWS, columns=columns):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
     except (OSError, ArrowException) as error:
-        raise InputError(f"{path}, after row {number}: {error}.") from error
+        raise InputError(f"{input_name(path)}, after row {number}: {error}.") from error
 
 
 def parquet_module() -> Any:  # noqa: ANN401 (pyarrow is untyped and optional)
@@ -142,5 +185,4 @@ _READERS: dict[str, Callable[[Path], Rows]] = {
     "jsonl": _read_jsonl,
     "csv": _read_csv,
     "tsv": _read_tsv,
-    "parquet": _read_parquet,
 }
