@@ -1,6 +1,5 @@
 """``polyvec search``: passages of an index that answer a question."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,27 +81,15 @@ def where_of(
     before: str | None,
 ) -> "Where":
     """Return the filter that flags ask for."""
-    from polyvec.search.where import Where
+    from polyvec.search.where import Where, read_moment
 
     return Where(
         paths or (),
         types or (),
         languages or (),
-        _moment(since, "--since"),
-        _moment(before, "--before"),
+        read_moment(since, "--since"),
+        read_moment(before, "--before"),
     )
-
-
-def _moment(text: str | None, flag: str) -> datetime | None:
-    """Read a day, or a moment; without a time zone it is of this machine's."""
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
-        raise InputError(
-            f"{flag} is {text!r}; write a day or a moment: 2026-03-01 or 2026-03-01T12:00."
-        ) from None
 
 
 def search(

@@ -67,6 +67,43 @@ def find_index(stated: str | None = None, folder: Path | None = None) -> str:
     )
 
 
+def stated_index(stated: str) -> str:
+    """Return the index that is meant: by its place, its name, or the folder it was made of.
+
+    Args:
+        stated: ``s3://...``, an index's folder, the name of one in the user's data folder (with or
+            without the hash at its end), or an indexed folder.
+
+    Raises:
+        IndexMissingError: There is none; the message lists those there are.
+    """
+    if "://" in stated:
+        return stated
+    path = Path(stated).expanduser().absolute()
+    if _is_index(path):
+        return str(path)
+    if path.is_dir() and _is_index(Path(index_of(path))):
+        return index_of(path)
+    known = list(known_indexes())
+    meant = [uri for uri in known if stated in (Path(uri).name, index_name(uri))]
+    if len(meant) == 1:
+        return meant[0]
+    listed = "".join(f"\n  {uri}" for uri in meant or known)
+    if meant:
+        raise IndexMissingError(f"Several indexes are called {stated!r}; state one:{listed}")
+    others = f" There are:{listed}" if known else ""
+    raise IndexMissingError(
+        f"{stated!r} is no index, no folder with one and no index's name. Make one: polyvec index "
+        f"FOLDER.{others}"
+    )
+
+
+def index_name(uri: str) -> str:
+    """Return what an index is called: the end of its place, without the hash there."""
+    name = uri.rstrip("/").rpartition("/")[2] if "://" in uri else Path(uri).name
+    return re.sub(r"-[0-9a-f]{8}$", "", name) or "index"
+
+
 def known_indexes() -> Iterator[str]:
     """Yield the indexes in the user's data folder."""
     folder = indexes_folder()

@@ -200,6 +200,13 @@ class Store:
         rows = self._rows(one_of("path", [path]), CHUNK_COLUMNS)
         return sorted((chunk_of(row) for row in rows), key=lambda chunk: chunk.ordinal)
 
+    def chunks_around(self, chunk: Chunk, before: int, after: int) -> list[Chunk]:
+        """Return a chunk and its neighbours in the same version of its file, in order."""
+        same = f"{one_of('path', [chunk.path])} AND {one_of('source_id', [chunk.source_id])}"
+        near = f"ordinal BETWEEN {chunk.ordinal - before} AND {chunk.ordinal + after}"
+        rows = self._rows(f"{same} AND {near}", CHUNK_COLUMNS)
+        return sorted((chunk_of(row) for row in rows), key=lambda each: each.ordinal)
+
     def chunk_counts(self) -> dict[str, int]:
         """Return how many chunks each path has, to be compared with what ``documents`` says."""
         return self._counted("path")

@@ -25,7 +25,8 @@ class Where:
         """Return the condition for LanceDB (DataFusion's SQL), or None where there is none.
 
         Raises:
-            InputError: A moment without a time zone.
+            InputError: A moment without a time zone, a path that leads out of the folder, or a
+                pattern that none can be.
         """
         parts = [_one_of("file_type", self.file_types), _one_of("language", self.languages)]
         if self.paths:
@@ -55,6 +56,11 @@ def _one_of(column: str, values: Sequence[str]) -> str:
 def _path_pattern(path: str) -> str:
     """Return a regular expression for a folder, a file or a pattern; ``*`` crosses folders."""
     clean = path.strip("/").removeprefix("./").rstrip("/")
+    if ".." in clean.replace("\\", "/").split("/"):
+        raise InputError(
+            f"The path {path!r} leads out of the indexed folder; paths start from that folder, "
+            "without '..'."
+        )
     if not clean or clean == ".":
         return ".*"
     if any(sign in clean for sign in "*?["):
@@ -73,7 +79,14 @@ def _sign_pattern(sign: str) -> str:
         return _escaped(sign)
     negated = sign[1] == "!"
     inside = re.sub(r"([\\\[\]^&~])", r"\\\1", sign[1 + negated : -1])
-    return f"[{'^' * negated}{inside}]"
+    pattern = f"[{'^' * negated}{inside}]"
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise InputError(
+            f"{sign} is no set of characters: {error.msg}. Write it like [a-z] or [!0-9]."
+        ) from error
+    return pattern
 
 
 def _escaped(text: str) -> str:
@@ -83,5 +96,25 @@ def _escaped(text: str) -> str:
 def _moment(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise InputError(f"The moment {moment} has no time zone; state one, e.g. UTC.")
-    text = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return f"timestamp '{text}'"
+    text = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+    return f"timestamp '{text}Z'"
+
+
+def read_moment(text: str | None, name: str) -> datetime | None:
+    """Read a day, or a moment; without a time zone it is of this machine's.
+
+    Args:
+        text: As ISO 8601 writes it; None is none.
+        name: What an error calls it.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InputError(
+            f"{name} is {text!r}; write a day or a moment: 2026-03-01 or 2026-03-01T12:00."
+        ) from None
