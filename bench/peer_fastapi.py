@@ -1,6 +1,6 @@
 """Contender: sentence-transformers behind a plain FastAPI route, as many tutorials write it.
 
-python bench/peer_fastapi.py FOLDER PORT
+python bench/peer_fastapi.py FOLDER PORT float32|bfloat16
 """
 
 import sys
@@ -21,7 +21,9 @@ class Body(BaseModel):
 
 def main() -> None:
     """Serve; FastAPI runs the route in its threads."""
-    model, app = SentenceTransformer(sys.argv[1], device="cpu"), FastAPI()
+    folder, port, dtype = sys.argv[1:]
+    model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": dtype})
+    app = FastAPI()
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
@@ -32,7 +34,7 @@ def main() -> None:
         vectors = model.encode(body.input).tolist()
         return {"data": [{"index": i, "embedding": v} for i, v in enumerate(vectors)]}
 
-    uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
+    uvicorn.run(app, port=int(port), log_level="warning")
 
 
 if __name__ == "__main__":

