@@ -108,16 +108,16 @@ def _build(options: argparse.Namespace, name: str) -> dict[str, Any]:
     passages = _passages(options, name)
     wide = np.load(_vectors(options, name)[0], mmap_mode="r")
     begun = monotonic()
-    store = engines.TimedStore.create(str(folder), engines.info(options.dimension))
-    assert isinstance(store, engines.TimedStore)
+    store = Store.create(str(folder), engines.info(options.dimension))
     parts = (np.ascontiguousarray(wide[part]) for part in engines.blocks(len(wide)))
     engines.fill(store, passages, parts)
     written = monotonic()
-    store.refresh()
+    with engines.watched_indexes(str(folder)) as made:
+        store.refresh()
     return {
         "write_s": written - begun,
         "indexes_s": monotonic() - written,
-        "made": store.made,
+        "made": made,
         "rows_mb": wide.nbytes / 1e6,
         "peak_mb": _peak_mb(),
     }

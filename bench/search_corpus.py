@@ -1,4 +1,4 @@
-"""A hundred thousand real passages in 23 languages for the search bench, and vectors for them.
+"""A hundred thousand real passages in two dozen languages for the search bench, and vectors.
 
 Passages are paragraphs of Debian's package descriptions and of LibreOffice's help, questions are
 one-line descriptions. The default model embeds them (576 numbers); a random linear map to 4,096
@@ -23,6 +23,8 @@ Vectors = npt.NDArray[np.float32]
 MIN_CHARACTERS, MAX_CHARACTERS = 40, 300
 EMBEDDED_CHARACTERS = 100
 """Of a passage: what is near what changes little, and a minute of embedding stays one."""
+HELP_LANGUAGES = ("el", "hi", "id", "ru", "tr", "vi", "zh-CN")
+"""Those that Debian's descriptions have few of."""
 MOST_OF_A_LANGUAGE = 0.12
 """Share of the passages."""
 QUERIES = 500
@@ -60,7 +62,7 @@ class Corpus:
 
 
 def corpus(folder: Path, passages: int) -> Corpus:
-    """Read the corpus from a folder, or draw it (two minutes) and keep it there."""
+    """Read the corpus from a folder, or draw it (a minute) and keep it there."""
     path = folder / f"corpus-{passages}.json"
     if not path.exists():
         drawn = draw(_descriptions(), _help(), passages)
@@ -111,7 +113,7 @@ def _descriptions() -> tuple[list[Passage], list[Question]]:
 def _help() -> list[Passage]:
     return [
         passage
-        for language, pages in help_pages().by_language.items()
+        for language, pages in help_pages(HELP_LANGUAGES).by_language.items()
         for name, page in pages.items()
         for passage in _cut(f"help/{language}/{name}", language, list(page.paragraphs.values()))
     ]

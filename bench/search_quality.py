@@ -4,6 +4,7 @@ Run from the repository's root, with the development dependencies::
 
     python bench/search_quality.py                  # the default model; 5 minutes on 2 quiet cores
     python bench/search_quality.py --model ./model
+    python bench/search_quality.py --quick          # XL in four languages, and EN
 
 The offline benchmark's held-out sets go the whole way: documents are files in a folder, indexed as
 ``polyvec index`` does (cut, embedded, stored), and asked through the store's dense and full-text
@@ -38,6 +39,7 @@ from polyvec.search.settings import ReadSettings
 from polyvec.search.store import Store
 from polyvec.sources.descriptions import descriptions
 
+QUICK = ("de", "fr", "ja", "ru")
 CANDIDATES = 100
 CONSTANTS = (5, 10, 20, 60, 120)
 TEXT_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 100.0)
@@ -102,18 +104,20 @@ def _asked(options: argparse.Namespace) -> list[Asked]:
     """Ask every query, or read the answers of an earlier run with the same model."""
     embedder = load(options.model)
     place = options.folder / embedder.files.fingerprint()[:16]
-    kept = place / "asked.json"
+    kept = place / ("asked-quick.json" if options.quick else "asked.json")
     if not kept.exists():
         place.mkdir(parents=True, exist_ok=True)
-        rows = [each.__dict__ for each in _ask_all(embedder, options.model, place)]
+        found = _ask_all(embedder, options.model, place, quick=options.quick)
+        rows = [each.__dict__ for each in found]
         kept.with_suffix(".partial").write_text(json.dumps(rows, ensure_ascii=False))
         kept.with_suffix(".partial").rename(kept)
     return [Asked(**row) for row in json.loads(kept.read_text())]
 
 
-def _ask_all(embedder: Embedder, model: str, place: Path) -> Iterable[Asked]:
+def _ask_all(embedder: Embedder, model: str, place: Path, *, quick: bool) -> Iterable[Asked]:
     tests = descriptions(sets.LANGUAGES).of("test")
     across, english = sets.crosslingual(tests), sets.english(tests)
+    across = {x: search for x, search in across.items() if not quick or x in QUICK}
     documents = english["en"].documents
     store = _indexed(documents, embedder, model, place / "en")
     hard = {language: set(search.queries) for language, search in sets.hard(across).items()}
@@ -122,7 +126,7 @@ def _ask_all(embedder: Embedder, model: str, place: Path) -> Iterable[Asked]:
         if each.right in hard[each.language]:
             yield Asked(**(each.__dict__ | {"task": "XL-hard"}))
     yield from _ask("EN", english, store, embedder)
-    for language, search in sets.monolingual(tests).items():
+    for language, search in () if quick else sets.monolingual(tests).items():
         own = _indexed(search.documents, embedder, model, place / language)
         yield from _ask("mono", {language: search}, own, embedder)
 
@@ -235,6 +239,7 @@ def _sweep_table(swept: Mapping[tuple[int, float], float]) -> Table:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="default", help="that embeds (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="four languages and English")
     parser.add_argument(
         "--folder",
         type=Path,
