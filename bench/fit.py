@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from polyvec.engine.embedder import Embedder
 
 TEXT_TOKENS = 128
-TEXTS = {"minilm": 1024, "default": 512, "wide": 256}
+TEXTS = {"minilm": 1024, "smollm2": 512, "default": 512, "wide": 256}
 """Enough for every core to have full batches, few enough for a minute."""
 WAYS = (
     ("fp32", "resident"), ("bf16", "resident"), ("int8", "resident"), ("packed", "packed"),
@@ -102,7 +102,7 @@ def _rows(model: str, folder: Path, options: argparse.Namespace) -> list[dict[st
     place = _place(model, folder, options.layers)
     rows = []
     for precision, weights in WAYS:
-        has_blocks = model == "default"
+        has_blocks = model == "smollm2"  # the only GGUF of these
         if precision not in options.precisions or (
             (precision, weights) == ("bf16", "packed") and not has_blocks
         ):
@@ -138,10 +138,10 @@ def _fresh(function: str, *arguments: object) -> dict[str, Any]:
 def _place(model: str, folder: Path, layers: int) -> str:
     """Return the name of a model, fetched or written on first use."""
     if model != "wide":
-        name = "default" if model == "default" else MINILM
         from polyvec.hub import resolve
 
-        return "default" if model == "default" else str(resolve(name).path.resolve())
+        found = resolve(MINILM if model == "minilm" else model).path.resolve()
+        return str(found) if model == "minilm" else model
     place = folder.resolve() / f"wide-{layers}"
     if not place.exists():
         from wide import Writer

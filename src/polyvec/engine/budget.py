@@ -66,9 +66,15 @@ class Needs:
         )  # fmt: skip
 
 
-def needs(files: ModelFiles, holding: Holding, precision: str, dtype: torch.dtype) -> Needs:
-    """Return what a model takes in memory (see the module's formulas)."""
-    fixed = memory_in_use() + _MARGIN_BYTES + held(files, holding, precision, dtype).total
+def needs(
+    files: "Sized", holding: Holding, precision: str, dtype: torch.dtype, in_use: int | None = None
+) -> Needs:
+    """Return what a model takes in memory (see the module's formulas).
+
+    ``in_use`` is what the process has already, in bytes; None asks it.
+    """
+    in_use = memory_in_use() if in_use is None else in_use
+    fixed = in_use + _MARGIN_BYTES + held(files, holding, precision, dtype).total
     shape = files.architecture
     return Needs(fixed, batch_token_bytes(shape, dtype.itemsize), super_token_bytes(shape))
 
@@ -189,7 +195,7 @@ def plan_memory(
     for holding in choices:
         need = needs(files, holding, precision, dtype)
         if need.least(cores) <= memory_bytes:
-            return _filled(replace(wanted, holding=holding), need, memory_bytes, cores)
+            return filled(replace(wanted, holding=holding), need, memory_bytes, cores)
     least = min(needs(files, h, precision, dtype).least(cores) for h in choices)
     raise InputError(
         f"{memory_bytes / 1e9:.2f} GB of memory is too little for {files.path.name} in "
@@ -199,8 +205,8 @@ def plan_memory(
     )
 
 
-def _filled(plan: Plan, need: Needs, memory_bytes: int, cores: int) -> Plan:
-    """Give batches their wanted size, then super-batches what is left."""
+def filled(plan: Plan, need: Needs, memory_bytes: int, cores: int) -> Plan:
+    """Give batches their wanted size, or the largest that fits, then super-batches what is left."""
     batch = plan.batch_tokens
     while batch > _MIN_BATCH_TOKENS and need.total(batch, 4 * batch, cores) > memory_bytes:
         batch //= 2

@@ -2,7 +2,7 @@
 
 The engine's own arithmetic (:mod:`polyvec.engine.budget`) gives every part. What it promises is an
 upper bound, with room for what malloc may keep; here is what is expected instead, checked against
-measured peaks by ``bench/fit.py``.
+measured peaks by ``bench/fit.py`` and in ``tests/test_fit_memory.py``.
 """
 
 from dataclasses import dataclass, replace
@@ -11,9 +11,12 @@ import torch
 
 from polyvec.engine.budget import (
     MAX_SUPER_TOKENS,
+    Plan,
+    filled,
     held,
     largest_matrix,
     live_token_bytes,
+    needs,
     super_token_bytes,
 )
 from polyvec.engine.calibrate import CANDIDATES, MAX_BATCH_TOKENS, fitting_tokens
@@ -27,6 +30,11 @@ _GPU_PROCESS_BYTES = 600 * 10**6
 """CUDA's context, its libraries and what they keep: assumed, no GPU was at hand."""
 _KEPT_BYTES = 113 * 10**6
 """What malloc keeps, at most, of a table that was expanded to fp32 while it was loaded."""
+_KEPT_FROM_BYTES, _KEPT_BELOW_BYTES = 8 * 2**20, 32 * 2**20
+"""The widest block of a batch that leaves holes in malloc's arenas (their pieces have 64 MiB), and
+where malloc gives a block straight back to the kernel."""
+_KEPT_FROM_LAYERS, _KEPT_ALL_LAYERS = 4, 10
+"""The holes grow from layer to layer, and then no more (dev/LOG.md, 32 layers)."""
 GPU_BATCH_TOKENS = 16_384
 """Of a batch on a GPU (:mod:`polyvec.engine.calibrate`)."""
 
@@ -58,18 +66,78 @@ class Memory:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """How many go together."""
+
+    batch: int
+    """Of a batch; each core has one."""
+    in_step: int
+    """Of a super-batch, where layers are packed or streamed; else none."""
+
+
 def cpu_memory(
-    facts: ModelFacts, holding: Holding, precision: str, dtype: torch.dtype, cores: int
+    facts: ModelFacts,
+    holding: Holding,
+    precision: str,
+    dtype: torch.dtype,
+    cores: int,
+    together: Tokens | None = None,
 ) -> Memory:
-    """Return the expected peak on a CPU, for a corpus that fills every batch."""
+    """Return the expected peak on a CPU, for a corpus that fills every batch.
+
+    Args:
+        facts: The model.
+        holding: Where its layers are.
+        precision: ``fp32``, ``bf16``, ``int8`` or ``packed``.
+        dtype: What is computed in beside int8 products.
+        cores: Each has a batch.
+        together: How many tokens; None is what the engine takes without a limit of memory.
+    """
     shape, kept = facts.architecture, held(facts, holding, precision, dtype)
     rounded = precision in ("int8", "packed")
-    tokens = cores * _batch_tokens(shape, dtype, holding) * _live_bytes(shape, dtype, rounded)
-    in_step = 0 if holding.place == "resident" else MAX_SUPER_TOKENS * super_token_bytes(shape)
+    together = together or _unlimited(shape, holding, dtype)
+    batches = cores * together.batch * _live_bytes(shape, dtype, rounded)
+    batches += int(batches * _share_kept(shape, holding, dtype, together.batch))
+    in_step = together.in_step * super_token_bytes(shape)
     memory = Memory(
-        _PROCESS_BYTES, kept.layers, kept.table, kept.expanded, tokens, in_step,
+        _PROCESS_BYTES, kept.layers, kept.table, kept.expanded, batches, in_step,
     )  # fmt: skip
     return replace(memory, loading=_loading(facts, memory, holding, rounded, dtype))
+
+
+def _unlimited(shape: Architecture, holding: Holding, dtype: torch.dtype) -> Tokens:
+    in_step = 0 if holding.place == "resident" else MAX_SUPER_TOKENS
+    return Tokens(_batch_tokens(shape, dtype, holding), in_step)
+
+
+def tokens_within(
+    facts: ModelFacts,
+    holding: Holding,
+    precision: str,
+    dtype: torch.dtype,
+    cores: int,
+    memory_bytes: int,
+) -> Tokens | None:
+    """Return how many tokens the engine takes together where it is told ``--memory``.
+
+    None where it would refuse: what it promises does not fit.
+    """
+    need = needs(facts, holding, precision, dtype, in_use=_PROCESS_BYTES)
+    if need.least(cores) > memory_bytes:
+        return None
+    most = min(MAX_BATCH_TOKENS[dtype], fitting_tokens(facts.architecture, dtype))
+    plan = filled(Plan(holding, most, MAX_SUPER_TOKENS), need, memory_bytes, cores)
+    return Tokens(plan.batch_tokens, 0 if holding.place == "resident" else plan.super_tokens)
+
+
+def _share_kept(shape: Architecture, holding: Holding, dtype: torch.dtype, tokens: int) -> float:
+    """Return what malloc keeps of batches, beside what is alive, where they go in step."""
+    block = tokens * shape.intermediate_size * dtype.itemsize
+    if holding.place == "resident" or not _KEPT_FROM_BYTES <= block < _KEPT_BELOW_BYTES:
+        return 0.0
+    grown = (shape.num_layers - _KEPT_FROM_LAYERS) / (_KEPT_ALL_LAYERS - _KEPT_FROM_LAYERS)
+    return min(1.0, max(0.0, grown))
 
 
 def _batch_tokens(shape: Architecture, dtype: torch.dtype, holding: Holding) -> int:

@@ -11,7 +11,7 @@ from polyvec.engine.plan import WeightsPlace
 from polyvec.errors import InputError
 from polyvec.fit.devices import Device
 from polyvec.fit.facts import BITS_PER_WEIGHT, ModelFacts
-from polyvec.fit.memory import Memory, cpu_memory, gpu_memory
+from polyvec.fit.memory import Memory, cpu_memory, gpu_memory, tokens_within
 from polyvec.fit.quality import Quality, quality
 from polyvec.fit.speed import Speed, cpu_speed, device_speed
 
@@ -94,10 +94,12 @@ def assess(
     sized = facts.as_gguf(precision) if precision in BITS_PER_WEIGHT else facts
     arithmetic = "bf16" if precision in BITS_PER_WEIGHT else precision
     holding = Holding(source, four_bits=precision == "packed" and not facts.has_blocks)
-    memory = _memory(sized, device, arithmetic, holding)
+    memory, limited = _memory(sized, device, arithmetic, holding)
     speed = _speed(sized, device, arithmetic, source, work, again)
     judged = quality(facts, precision)
     color, why = _judged(device, memory, arithmetic, source)
+    if limited and color != "red":
+        why += "; with --memory, in smaller batches"
     return Assessment(device, precision, source, memory, speed, judged, color, why, work)
 
 
@@ -132,13 +134,24 @@ def _dtype(device: Device, precision: str) -> torch.dtype:
     return torch.float32 if precision == "fp32" else torch.bfloat16
 
 
-def _memory(facts: ModelFacts, device: Device, precision: str, holding: Holding) -> Memory:
+def _memory(
+    facts: ModelFacts, device: Device, precision: str, holding: Holding
+) -> tuple[Memory, bool]:
+    """Return the expected peak, and whether batches are smaller than the engine's own choice."""
     dtype = _dtype(device, precision)
-    if device.is_cpu:
-        return cpu_memory(facts, holding, precision, dtype, device.cores or _DEFAULT_CORES)
-    if precision in ("int8", "packed"):  # what it would be; the judgement says it does not run
-        return gpu_memory(facts, replace(holding, four_bits=False), dtype)
-    return gpu_memory(facts, holding, dtype)
+    if not device.is_cpu:
+        # int8 and packed: what it would be; the judgement says that it does not run.
+        four_bits = holding.four_bits and precision not in ("int8", "packed")
+        return gpu_memory(facts, replace(holding, four_bits=four_bits), dtype), False
+    cores = device.cores or _DEFAULT_CORES
+    full = cpu_memory(facts, holding, precision, dtype, cores)
+    room = None if device.memory_bytes is None else int(device.memory_bytes * _ROOM)
+    if room is None or full.total <= room:
+        return full, False
+    fewer = tokens_within(facts, holding, precision, dtype, cores, room)
+    if fewer is None:
+        return full, False
+    return cpu_memory(facts, holding, precision, dtype, cores, fewer), True
 
 
 def _speed(
