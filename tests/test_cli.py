@@ -1,5 +1,6 @@
 """The command line, as a user runs it: exact words, exit codes, JSON that programs can read."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from polyvec.cli import main
 from tests.command import Command
 from tests.tiny import write_model
 
@@ -214,3 +216,19 @@ def test_a_reader_that_leaves_is_no_error(model: Path) -> None:
 def test_the_command_line_starts_without_torch() -> None:
     program = "import sys, polyvec.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_list_of_commands_needs_no_torch_and_says_what_late_ones_do(run: Command) -> None:
+    program = (
+        "import atexit, os, sys\n"
+        "atexit.register(lambda: os._exit('torch' in sys.modules))\n"
+        "from polyvec.cli.main import run\n"
+        "sys.argv = ['polyvec', '--help']\n"
+        "run()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    assert done.returncode == 0
+    for name, module in main._LATE.items():
+        function = getattr(importlib.import_module(module), name)
+        assert function.__doc__.splitlines()[0] == main._ABOUT[name]
+        assert main._ABOUT[name].split()[-1].rstrip(".") in run(name, "--help").out

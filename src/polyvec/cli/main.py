@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -39,6 +40,11 @@ from polyvec.errors import PolyvecError
 
 _LATE = {"fit": "polyvec.cli.fit", "rent": "polyvec.cli.rent"}
 """Commands whose modules load torch, by their module: read when they are asked for."""
+_ABOUT = {
+    "fit": "Say which devices run a model: memory, speed, quality and hours, the cheapest first.",
+    "rent": "List the cheapest GPUs for rent with enough memory for a model, spot and on demand.",
+}
+"""The first line of each one's help, for the list of all commands."""
 
 
 class _Commands(TyperGroup):
@@ -49,12 +55,23 @@ class _Commands(TyperGroup):
         return [*super().list_commands(ctx), *_LATE]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
-        """Return a command, importing it if it is a late one."""
+        """Return a command; of a late one, its place in the list of commands."""
         if cmd_name not in _LATE:
             return super().get_command(ctx, cmd_name)
-        late = typer.Typer(rich_markup_mode="markdown", pretty_exceptions_enable=False)
-        late.command(cmd_name)(getattr(importlib.import_module(_LATE[cmd_name]), cmd_name))
-        return typer.main.get_command(late)
+        return _late(cmd_name, lambda: None, help=_ABOUT[cmd_name])
+
+    def resolve_command(self, ctx: Any, args: Any) -> Any:  # noqa: ANN401
+        """Return the command that was asked for, importing it if it is a late one."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in _LATE:
+            command = _late(name, getattr(importlib.import_module(_LATE[name]), name))
+        return name, command, rest
+
+
+def _late(name: str, function: Callable[..., None], **given: str) -> Any:  # noqa: ANN401
+    late = typer.Typer(rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    late.command(name, **given)(function)  # type: ignore[arg-type]
+    return typer.main.get_command(late)
 
 
 app = typer.Typer(
