@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from contenders import BASELINE, Peer, Timing, UnavailableError, Worker
-from fidelity import Vectors, fidelity
+from fidelity import Vectors
 from foreign import ENGINES, Foreign
+from polyvec.metrics import fidelity
 from texts import UNIFORM_TOKENS, Workloads
 
 Contender = Worker | Foreign
@@ -92,7 +93,7 @@ def _cosines(workers: dict[str, Contender], texts: Workloads) -> dict[str, Any]:
     for name, worker in workers.items():
         found = fidelity(_vectors(worker, sample, texts.query), expected)
         cosines[name] = {key: round(value, 6) for key, value in found._asdict().items()}
-        if name.endswith("fp32") and found.min <= MIN_COSINE:
+        if name.endswith("fp32") and found.lowest <= MIN_COSINE:
             raise SystemExit(f"{name} does not compute what {BASELINE} does: {cosines[name]}")
     return cosines
 

@@ -1,30 +1,9 @@
-"""How near one set of vectors is to another, and how well a set retrieves."""
-
-from typing import NamedTuple
+"""How well a set of vectors retrieves."""
 
 import numpy as np
 import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
-
-
-class Fidelity(NamedTuple):
-    """Vectors of the same texts, made another way."""
-
-    mean: float
-    """Cosine to the reference, mean over texts."""
-    min: float
-    """The lowest."""
-    kept: float
-    """Share of texts whose nearest neighbour among the others is the one it was."""
-
-
-def fidelity(vectors: Vectors, reference: Vectors) -> Fidelity:
-    """Compare ``[n, d]`` with the reference ``[n, d]``, row by row; norms do not matter."""
-    ours, theirs = unit(vectors), unit(reference)
-    cosines = (ours * theirs).sum(axis=1).clip(max=1)
-    kept = np.mean(_neighbours(ours) == _neighbours(theirs))
-    return Fidelity(float(cosines.mean()), float(cosines.min()), float(kept))
 
 
 def ndcg(queries: Vectors, documents: Vectors, k: int = 10) -> float:
@@ -44,10 +23,3 @@ def unit(vectors: Vectors) -> npt.NDArray[np.float64]:
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     scaled: npt.NDArray[np.float64] = wide / np.where(norms > 0, norms, 1)
     return scaled
-
-
-def _neighbours(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-    scores = vectors @ vectors.T
-    np.fill_diagonal(scores, -np.inf)
-    nearest: npt.NDArray[np.intp] = scores.argmax(axis=1)
-    return nearest

@@ -38,7 +38,11 @@ from polyvec.cli import (
 from polyvec.cli.options import MESSAGES
 from polyvec.errors import PolyvecError
 
-_LATE = {"fit": "polyvec.cli.fit", "rent": "polyvec.cli.rent"}
+_LATE = {
+    "fit": "polyvec.cli.fit",
+    "rent": "polyvec.cli.rent",
+    "precision": "polyvec.cli.precision",
+}
 """Commands whose modules load torch, by their module: read when they are asked for."""
 _ABOUT = {
     "fit": "Say which devices run a model: memory, speed, quality and hours, the cheapest first.",

@@ -33,7 +33,9 @@ def announce(embedder: "Embedder", model: str) -> None:
     about = f": {ALIASES[model].about}" if model in ALIASES else ""
     place = embedder.plan.holding.place
     held = "" if place == "resident" or embedder.precision == place else f", weights {place}"
-    MESSAGES.print(f"[dim]{model}{about} ({embedder.precision} on {embedder.where}{held})[/]")
+    known = ", measured to keep fp32's vectors" if embedder.is_faithful else ""
+    precision = f"{embedder.precision}{known}"
+    MESSAGES.print(f"[dim]{model}{about} ({precision} on {embedder.where}{held})[/]")
 
 
 def bulk_sentence(report: "BulkReport", output: Path) -> str:

@@ -73,7 +73,8 @@ PRECISIONS = ("fp32", "bf16", "int8", "packed")
 def pick_precision(precision: str, device: torch.device) -> str:
     """Return ``fp32``, ``bf16``, ``int8`` or ``packed`` for ``auto`` or one of these.
 
-    ``auto`` is bf16 where the processor has it: int8 is for those who ask (docs/quality.md).
+    ``auto`` is bf16 where the processor has it; which models int8 is good enough for is known to
+    :mod:`polyvec.engine.quality`.
 
     Raises:
         DeviceError: The name is not one of these, or this machine lacks the instructions.

@@ -11,16 +11,12 @@ import numpy.typing as npt
 import torch
 
 from polyvec.engine.budget import MAX_SUPER_TOKENS, Plan, plan_memory
-from polyvec.engine.calibrate import (
-    CANDIDATES,
-    batch_tokens,
-    calibrated_tokens,
-    fitting_tokens,
-)
-from polyvec.engine.cpu import compute_dtype, cpu_name, pick_device, pick_precision
+from polyvec.engine.calibrate import CANDIDATES, batch_tokens, calibrated_tokens, fitting_tokens
+from polyvec.engine.cpu import compute_dtype, cpu_name, pick_device
 from polyvec.engine.holding import choices
 from polyvec.engine.plan import WeightsWanted, even_share, even_tokens, plan_batches, windows
 from polyvec.engine.progress import progress_bar
+from polyvec.engine.quality import pick_for
 from polyvec.engine.runner import Runner
 from polyvec.engine.workers import ahead
 from polyvec.errors import InputError, TruncationWarning
@@ -69,8 +65,10 @@ class Embedder:
         self.files, self.tokenizer = files, files.tokenizer
         self.spec: Spec = files.spec
         self.device = pick_device(device)
-        self.precision = pick_precision(precision, self.device)
+        self.precision = pick_for(files, precision, self.device)
         """Of products, picked or given: ``fp32``, ``bf16``, ``int8`` or ``packed``."""
+        self.is_faithful = precision == "auto" and self.precision == "int8"
+        """Whether int8 was picked because it was measured to keep this model's vectors."""
         self.dtype = compute_dtype(self.precision)
         holdings = choices(weights, self.precision, files)
         tokens = max_batch_tokens or batch_tokens(files.architecture, self.dtype, self.device)
@@ -359,8 +357,9 @@ def load(
 
     Args:
         model: ``default``, a model folder, a ``.gguf`` file, or a name a hub knows.
-        precision: ``auto``, ``fp32``, ``bf16``, ``int8``, or ``packed``: a GGUF's own blocks, or a
-            folder's weights rounded to 4 bits, in memory, multiplied in int8.
+        precision: ``fp32``, ``bf16``, ``int8``, or ``packed``: a GGUF's own blocks, or a folder's
+            weights rounded to 4 bits, in memory, multiplied in int8. ``auto`` is int8 for models
+            measured to keep their vectors in it, else bf16 where the processor has it.
         device: ``auto``, ``cpu``, ``cuda``, ...
         attention: States or overrides the model's attention.
         pooling: States or overrides the model's pooling.

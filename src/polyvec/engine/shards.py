@@ -267,8 +267,10 @@ def job_of(settings: BulkSettings, **given: Any) -> ShardJob:  # noqa: ANN401 (f
     Raises:
         TypeError: An argument that :class:`ShardJob` does not have.
     """
-    from polyvec.engine.cpu import pick_device, pick_precision
+    from polyvec.engine.cpu import pick_device
+    from polyvec.engine.quality import pick_for
 
-    precision = pick_precision(given.pop("precision"), pick_device(given.get("device", "auto")))
-    job = ShardJob(fingerprint="", precision=precision, settings=settings, **given)
-    return replace(job, fingerprint=job.files().fingerprint())
+    job = ShardJob(fingerprint="", settings=settings, **given)
+    files = job.files()
+    precision = pick_for(files, job.precision, pick_device(job.device))
+    return replace(job, precision=precision, fingerprint=files.fingerprint())

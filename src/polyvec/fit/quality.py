@@ -1,32 +1,11 @@
 """What a precision costs: measured for this model, or for the nearest one that was measured."""
 
-import functools
 import math
-import tomllib
 from dataclasses import dataclass
-from importlib.resources import files
 
+from polyvec.engine.quality import Measured, measurements
 from polyvec.fit.facts import ModelFacts
 from polyvec.spec import BertArchitecture
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A model at a precision against its own fp32."""
-
-    model: str
-    network: str
-    parameters: int
-    trained: bool
-    """Whether for retrieval: an untrained model exaggerates every rounding."""
-    precision: str
-    source: str
-    cosine_mean: float
-    cosine_lowest: float | None = None
-    kept: float | None = None
-    """The share of texts whose nearest neighbour stays the same."""
-    ndcg_change: float | None = None
-    """Of nDCG@10, in hundredths."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +31,6 @@ class Quality:
 
 
 EXACT = "exact"
-
-
-@functools.cache
-def measurements() -> tuple[Measured, ...]:
-    """Return all that was measured."""
-    table = tomllib.loads((files("polyvec.fit") / "quality.toml").read_text())
-    return tuple(Measured(**row) for row in table["measured"])
 
 
 def quality(facts: ModelFacts, precision: str) -> Quality:
