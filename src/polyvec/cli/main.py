@@ -47,6 +47,7 @@ _LATE = {
 _ABOUT = {
     "fit": "Say which devices run a model: memory, speed, quality and hours, the cheapest first.",
     "rent": "List the cheapest GPUs for rent with enough memory for a model, spot and on demand.",
+    "precision": "Measure what bf16 and int8 cost a model on your texts, on the CPU.",
 }
 """The first line of each one's help, for the list of all commands."""
 
