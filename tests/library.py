@@ -101,7 +101,11 @@ FILES = {
 }
 
 
-def index_files(folder: Path, write_model: Callable[[Path], Path]) -> Indexed:
+def index_files(
+    folder: Path,
+    write_model: Callable[[Path], Path],
+    add_files: Callable[[Path], None] | None = None,
+) -> Indexed:
     """Write files and a model under a folder, and index the files."""
     from polyvec.engine.embedder import load
     from polyvec.search.index import open_index, update
@@ -111,6 +115,8 @@ def index_files(folder: Path, write_model: Callable[[Path], Path]) -> Indexed:
     root.mkdir(parents=True)
     for name, text in FILES.items():
         (root / name).write_text(text, encoding="utf-8")
+    if add_files is not None:
+        add_files(root)
     model = str(write_model(folder / "model"))
     embedder = load(model, precision="fp32")
     from polyvec.search.rows import ChunkSettings

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import polyvec.serve
-from polyvec.serve.pages import FILES, PAGE_PATHS
+from polyvec.serve.pages import FILES, PAGE_PATHS, PAGES
 from polyvec.spec import INSTRUCT_PREFIX
 from tests.live import Live, serving
 
@@ -68,7 +68,7 @@ TYPES = {
 
 
 def path_of(name: str) -> str:
-    return "/" if name == "index.html" else f"/web/{name}"
+    return PAGES.get(name, f"/web/{name}")
 
 
 # --- Routes -----------------------------------------------------------------------------------
@@ -201,9 +201,23 @@ class _Page(HTMLParser):
         self.open_labels -= tag == "label"
 
 
-def test_the_page_is_put_together_right() -> None:
+def modules_of(script: str) -> set[str]:
+    """Return a module and all that it imports."""
+    found, new = set[str](), {script}
+    while new:
+        name = new.pop()
+        found.add(name)
+        imported = re.findall(r'from "\./([\w-]+\.js)"', (WEB / name).read_text(encoding="utf-8"))
+        new |= set(imported) - found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "script"), [("index.html", "app.js"), ("search.html", "search.js")]
+)
+def test_a_page_is_put_together_right(name: str, script: str) -> None:
     page = _Page()
-    page.feed((WEB / "index.html").read_text(encoding="utf-8"))
+    page.feed((WEB / name).read_text(encoding="utf-8"))
     tags = [tag for tag, _ in page.tags]
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -218,8 +232,10 @@ def test_the_page_is_put_together_right() -> None:
                 assert target in ids
         for link in filter(None, (attributes.get("src"), attributes.get("href"))):
             assert link.startswith("#") or "/" + link in PAGE_PATHS
-    used = {i for path in SCRIPTS for i in re.findall(r'byId\("([\w-]+)"\)', path.read_text())}
+    modules = [(WEB / module).read_text(encoding="utf-8") for module in modules_of(script)]
+    used = {i for text in modules for i in re.findall(r'(?:byId|on)\("([\w-]+)"[,)]', text)}
     assert used <= set(ids)
+    assert len(used) > 10
 
 
 def test_modules_import_only_what_is_served() -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from polyvec.serve.settings import ServeSettings
 
 _NET, _LIMITS, _MODELS, _WATCH = "Network", "Limits", "Models", "Watching"
+_SEARCH = "Searching documents"
 
 
 def serve(
@@ -154,6 +155,38 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    index: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--index",
+            help="An index to search at /search: its place, its name, or the folder it is of; "
+            "NAME=INDEX serves it under a name; repeat. [default: none]",
+            show_default=False,
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
+    chat_url: Annotated[
+        str | None,
+        typer.Option(
+            help="A chat endpoint in OpenAI's shape that answers questions at /search, up to and "
+            "with /v1; its key is read from POLYVEC_CHAT_KEY. [env: POLYVEC_CHAT_URL]",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
+    chat_model: Annotated[
+        str | None, typer.Option(help="[env: POLYVEC_CHAT_MODEL]", rich_help_panel=_SEARCH)
+    ] = None,
+    search_threads: Annotated[
+        int | None,
+        typer.Option(help="Searches at a time. [default: 4]", rich_help_panel=_SEARCH),
+    ] = None,
+    max_answers: Annotated[
+        int | None,
+        typer.Option(
+            help="Answers of the chat endpoint at a time; more are refused (429). [default: 8]",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A TOML file of settings; flags win over it.")
     ] = None,
@@ -171,6 +204,7 @@ def serve(
     - `polyvec serve default nomic=./nomic-embed.gguf --max-memory-gb 4`
     - `polyvec serve --host 0.0.0.0 --api-key-file keys.txt`
     - `polyvec serve --check --config /etc/polyvec/serve.toml`
+    - `polyvec serve --index ~/Documents --chat-url http://127.0.0.1:8080/v1 --chat-model NAME`
 
     Then `curl 127.0.0.1:11434/api/embed -d '{"model": "default", "input": "Hello"}'`; every path
     is described at `http://127.0.0.1:11434/docs`.
@@ -227,6 +261,8 @@ def _serve(settings: "ServeSettings", as_json: bool) -> None:
         )
         body = f'{{"model": "{names[0]}", "input": "Hello"}}'
         _tell(f"Try: curl {url}/api/embed -d '{body}'", markup=False)
+        if server.library.indexes:
+            _tell(f"Search {', '.join(server.library.indexes)} at {url}/search", markup=False)
 
     serve(settings, on_ready)
 

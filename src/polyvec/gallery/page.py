@@ -5,6 +5,7 @@ import hashlib
 import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import polyvec
 from polyvec.catalogue.cards import Card
@@ -18,12 +19,17 @@ _PREFERRED = ("nvidia/llama-embed-nemotron-8b", "BAAI/bge-m3")
 """Compared until others are chosen."""
 
 
-def catalogue_page(cards: Mapping[str, Card], extra: Extra | None = None) -> str:
+def catalogue_page(
+    cards: Mapping[str, Card],
+    extra: Extra | None = None,
+    beside: Mapping[str, str] | None = None,
+) -> str:
     """Return the page of models.
 
     Args:
         cards: Two or more models, by name.
         extra: More of each card, such as where it runs and what renting costs.
+        beside: Pages to link to: what each is called, to its address.
 
     Raises:
         InputError: There are fewer than two models.
@@ -37,7 +43,7 @@ def catalogue_page(cards: Mapping[str, Card], extra: Extra | None = None) -> str
     articles = "".join(article(card, cards, scores, scale, extra) for card in every)
     pair = comparison(every, scores, scale, chosen, extra)
     body = [
-        _introduction(len(every), len(scores)),
+        _introduction(len(every), len(scores), beside or {}),
         f'<h2 id="overview">Overview</h2>{_FILTERS}{overview(every, scores)}',
         f'<h2 id="compare">Two models compared</h2>{pair}',
         lists(every),
@@ -71,8 +77,10 @@ def _file(name: str) -> str:
     return (importlib.resources.files("polyvec.gallery") / name).read_text(encoding="utf-8")
 
 
-def _introduction(models: int, scored: int) -> str:
-    return (
+def _introduction(models: int, scored: int, beside: Mapping[str, str]) -> str:
+    links = " ".join(f'<a href="{escape(to)}">{escape(name)}</a>' for name, to in beside.items())
+    server = f'<nav aria-label="Server">{links}</nav>' if beside else ""
+    return server + (
         '<nav aria-label="Page"><a href="#overview">Overview</a> <a href="#compare">Compare</a> '
         '<a href="#families">Families</a> <a href="#providers">Providers</a> '
         '<a href="#cards">Cards</a></nav><main>'

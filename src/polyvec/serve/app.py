@@ -1,7 +1,6 @@
 """The server as an ASGI app: routes of all dialects, put together with what they share."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 import polyvec
 from polyvec.errors import InputError
-from polyvec.serve import cohere, ollama, openai, tei
+from polyvec.serve import cohere, documents, ollama, openai, tei
 from polyvec.serve.batcher import Batcher
 from polyvec.serve.catalogue import fresh_prices
 from polyvec.serve.encode import dumps
@@ -25,18 +25,19 @@ from polyvec.serve.exchange import Body, Exchanges, Record, endpoint
 from polyvec.serve.failures import Dialect, Kind, dialect_of, error_body, status_of
 from polyvec.serve.guard import OPEN_PATHS, Guard
 from polyvec.serve.keys import read_keys
+from polyvec.serve.library import Library
+from polyvec.serve.lines import LINES_TYPE
 from polyvec.serve.logs import LOG, log_request
 from polyvec.serve.metrics import CONTENT_TYPE, Metrics
 from polyvec.serve.models import Models, ServedModel, keep_alive_seconds, open_served
 from polyvec.serve.pages import PAGE_PATHS, add_pages
 from polyvec.serve.reading import HEADERS
 from polyvec.serve.service import Service
-from polyvec.serve.settings import ServeSettings
+from polyvec.serve.settings import ServeSettings, split_name
 from polyvec.serve.shapes import ANSWERS, ERRORS, body_schema
 from polyvec.serve.tracing import Tracing
 from polyvec.serve.worker import Source
 
-_NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<model>.+)")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _DESCRIPTION = (
@@ -55,6 +56,10 @@ class Route:
     path: str
     body: type[Body]
     handler: Callable[..., Any]
+    media_type: str = "application/json"
+    """Of the answer."""
+    parameters: type[BaseModel] | None = None
+    """In the address."""
 
 
 ROUTES = (
@@ -77,6 +82,17 @@ ROUTES = (
     Route("tei", "GET", "/info", Body, tei.info),
     Route("tei", "GET", "/health", Body, tei.health),
     Route("cohere", "POST", "/v2/embed", cohere.EmbedBody, cohere.embed),
+    Route("search", "GET", "/search/indexes", Body, documents.indexes),
+    Route("search", "POST", "/search", documents.SearchBody, documents.search),
+    Route(
+        "search",
+        "GET",
+        "/search/chunk",
+        Body,
+        documents.chunk,
+        parameters=documents.ChunkParameters,
+    ),
+    Route("search", "POST", "/ask", documents.AskBody, documents.answer, LINES_TYPE),
 )
 
 
@@ -101,6 +117,7 @@ class Server:
             None if limit is None else int(limit * 1e9),
             self._on_model,
         )
+        self.library = Library(settings, self.models)
         self.service = Service(settings, self.models, self.batcher)
         self.exchanges = Exchanges(self.service, settings, self._on_end)
         self.metrics.watch(self.batcher, self.models, self.exchanges)
@@ -126,6 +143,7 @@ class Server:
             sweeper.cancel()
             await self.models.close()
             self.service.close()
+            self.library.close()
             self.tracing.close()
 
     def _on_end(self, record: Record) -> None:
@@ -165,10 +183,8 @@ def _bytes_of(gigabytes: float | None) -> int | None:
 
 def _named(text: str) -> tuple[str, str]:
     """Split ``NAME=MODEL``; a model without a name has its own."""
-    match = _NAMED.fullmatch(text)
-    if match is None or Path(text).exists():
-        return _short(text), text
-    return match["name"], match["model"]
+    name, model = split_name(text)
+    return name or _short(model), model
 
 
 def _short(model: str) -> str:
@@ -186,7 +202,7 @@ def _app(server: Server) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    app.state.exchanges = server.exchanges
+    app.state.exchanges, app.state.library = server.exchanges, server.library
     for route in ROUTES:
         _add(app, route)
     _add_own(app, server)
@@ -224,6 +240,8 @@ def _add(app: FastAPI, route: Route) -> None:
             {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
             for name, text in HEADERS.items()
         ]
+    if route.parameters is not None:
+        extra["parameters"] = _in_address(route.parameters)
     app.add_api_route(
         route.path,
         endpoint(route.dialect, route.body, route.handler),
@@ -236,8 +254,27 @@ def _add(app: FastAPI, route: Route) -> None:
     )
 
 
+_SEARCH_KINDS: dict[Kind, str] = {
+    "forbidden": "A page of another site asks",
+    "unknown_index": "No such index or passage",
+    "mismatch": "The index has vectors of a model that is not served",
+    "remote": "The chat endpoint did not answer",
+}
+
+
 def _embeds(route: Route) -> bool:
-    return route.method == "POST" and route.path not in ("/api/show", "/decode")
+    own = ("/api/show", "/decode")
+    return route.method == "POST" and route.path not in own and route.dialect != "search"
+
+
+def _in_address(kind: type[BaseModel]) -> list[dict[str, Any]]:
+    schema = body_schema(kind)
+    required = schema.get("required", [])
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": field}
+        | {"description": field.get("description", "")}
+        for name, field in schema["properties"].items()
+    ]
 
 
 def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
@@ -254,11 +291,13 @@ def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
         "unavailable": "The model cannot be loaded now",
         "timeout": "It took too long",
     }
+    if route.dialect == "search":
+        kinds |= _SEARCH_KINDS
     statuses = {status_of(kind, route.dialect): text for kind, text in kinds.items()}
     errors: dict[int | str, dict[str, Any]] = {
         s: {"description": text, "content": error} for s, text in statuses.items()
     }
-    answer = {"application/json": {"schema": ANSWERS[route.path]}}
+    answer = {route.media_type: {"schema": ANSWERS[route.path]}}
     return {200: {"description": "The answer", "content": answer}, **errors}
 
 

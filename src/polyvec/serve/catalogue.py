@@ -32,7 +32,8 @@ def _make() -> tuple[str, str, str]:
     from polyvec.gallery.page import catalogue_page, policy_hashes
     from polyvec.gallery.running import Running
 
-    page = catalogue_page(cards(), Running(known_prices()))
+    beside = {"Compare texts": ".", "Search": "search", "API": "docs"}
+    page = catalogue_page(cards(), Running(known_prices()), beside)
     return page, *policy_hashes(page)
 
 

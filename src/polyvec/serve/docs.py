@@ -39,7 +39,8 @@ def docs_page(document: dict[str, Any]) -> str:
         f"<style>{_STYLE}</style></head><body><main><h1>{title}</h1>"
         f"<p>{escape(document['info']['description'])} "
         'For programs: <a href="openapi.json">/openapi.json</a>. '
-        'To try it: <a href=".">the page</a>.</p>'
+        'To try it: <a href=".">the page</a>. <a href="search">Search documents</a>. '
+        '<a href="models">Models</a>.</p>'
         f"<h2>Headers</h2>{_table('Header', headers)}{sections}</main></body></html>"
     )
 

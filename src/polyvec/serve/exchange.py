@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from starlette.responses import Response
 from polyvec.errors import PolyvecError
 from polyvec.serve.encode import dumps
 from polyvec.serve.failures import Dialect, ServeError, error_body, kind_of, status_of
+from polyvec.serve.lines import Lines
 from polyvec.serve.models import ServedModel
 from polyvec.serve.reading import MODEL_HEADER, LongInput, Reading, read_headers
 from polyvec.serve.service import Call, Outcome, Service
@@ -21,6 +22,7 @@ from polyvec.serve.settings import ServeSettings
 from polyvec.spec import Role
 
 B = TypeVar("B", bound=BaseModel)
+P = TypeVar("P", bound=BaseModel)
 T = TypeVar("T")
 
 CLIENT_GONE = 499
@@ -122,6 +124,15 @@ class Exchange(Generic[B]):
         )
         return outcome
 
+    def parameters(self, kind: type[P]) -> P:
+        """Return the address's parameters, of the stated types.
+
+        Raises:
+            ServeError: One is missing or cannot be used.
+        """
+        given = dict(self.request.query_params)
+        return _validated(kind, lambda: kind.model_validate_strings(given))
+
     def json(self, value: object) -> Response:
         """Answer with JSON and the headers that were noted."""
         return Response(dumps(value), headers=self.headers, media_type="application/json")
@@ -138,15 +149,21 @@ def endpoint(
     async def run(request: Request) -> Response:
         shared: Exchanges = request.app.state.exchanges
         record = Record(dialect, request.scope["route"].path)
-        try:
-            return await _answer(request, body_type, handler, shared, record)
-        finally:
-            record.seconds = time.perf_counter() - record.started
-            shared.on_end(record)
+        async with AsyncExitStack() as held:
+            held.callback(_end, record, shared)
+            response = await _answer(request, body_type, handler, shared, record, held)
+            if isinstance(response, Lines):
+                response.hold(held.pop_all())
+            return response
 
     run.__name__ = handler.__name__
     run.__doc__ = handler.__doc__
     return run
+
+
+def _end(record: Record, shared: Exchanges) -> None:
+    record.seconds = time.perf_counter() - record.started
+    shared.on_end(record)
 
 
 async def _answer(
@@ -155,9 +172,11 @@ async def _answer(
     handler: Handler[B],
     shared: Exchanges,
     record: Record,
+    held: AsyncExitStack,
 ) -> Response:
     try:
-        async with asyncio.timeout(shared.settings.request_timeout_s), shared.permit():
+        async with asyncio.timeout(shared.settings.request_timeout_s):
+            await held.enter_async_context(shared.permit())
             raw = await _read(request, shared.settings)
             exchange = Exchange(request, _parse(raw, body_type), shared, record)
             response = await _while_connected(request, handler(exchange))
@@ -215,8 +234,12 @@ def _too_large(size: int, limit: int) -> ServeError:
 
 
 def _parse(raw: bytes, body_type: type[B]) -> B:
+    return _validated(body_type, lambda: body_type.model_validate_json(raw or b"{}"))
+
+
+def _validated(body_type: type[P], validate: Callable[[], P]) -> P:
     try:
-        return body_type.model_validate_json(raw or b"{}")
+        return validate()
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         if problems[0]["type"] == "json_invalid":

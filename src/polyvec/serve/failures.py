@@ -3,26 +3,33 @@
 from typing import Any, Literal
 
 from polyvec.errors import (
+    IndexMismatchError,
+    IndexMissingError,
     InputError,
     ModelNotFoundError,
     PolyvecError,
+    RemoteError,
     TooLongError,
 )
 
-Dialect = Literal["openai", "ollama", "tei", "cohere"]
+Dialect = Literal["openai", "ollama", "tei", "cohere", "search"]
 Kind = Literal[
     "malformed",
     "invalid",
     "too_long",
     "too_large",
     "unauthorized",
+    "forbidden",
     "unknown_model",
+    "unknown_index",
     "unknown_path",
     "wrong_method",
+    "mismatch",
     "slow_body",
     "overloaded",
     "unavailable",
     "timeout",
+    "remote",
     "engine",
     "internal",
 ]
@@ -50,13 +57,17 @@ _STATUS: dict[Kind, int] = {
     "too_long": 400,
     "too_large": 413,
     "unauthorized": 401,
+    "forbidden": 403,
     "unknown_model": 404,
+    "unknown_index": 404,
     "unknown_path": 404,
     "wrong_method": 405,
     "slow_body": 408,
+    "mismatch": 409,
     "overloaded": 429,
     "unavailable": 503,
     "timeout": 504,
+    "remote": 502,
     "engine": 500,
     "internal": 500,
 }
@@ -105,19 +116,23 @@ def error_body(kind: Kind, message: str, dialect: Dialect) -> dict[str, Any]:
     return {"error": message}
 
 
+_KINDS: tuple[tuple[type[PolyvecError], Kind], ...] = (
+    (TooLongError, "too_long"),
+    (InputError, "invalid"),
+    (EngineError, "engine"),
+    (ModelNotFoundError, "unavailable"),  # it was there when the server started
+    (IndexMissingError, "unknown_index"),
+    (IndexMismatchError, "mismatch"),
+    (RemoteError, "remote"),
+)
+"""The first that fits counts."""
+
+
 def kind_of(error: PolyvecError) -> Kind:
     """Return the kind of an error that polyvec raised on purpose."""
     if isinstance(error, ServeError):
         return error.kind
-    if isinstance(error, TooLongError):
-        return "too_long"
-    if isinstance(error, InputError):
-        return "invalid"
-    if isinstance(error, EngineError):
-        return "engine"
-    if isinstance(error, ModelNotFoundError):
-        return "unavailable"  # it was there when the server started
-    return "unavailable"
+    return next((kind for known, kind in _KINDS if isinstance(error, known)), "unavailable")
 
 
 def dialect_of(path: str) -> Dialect:
@@ -128,4 +143,6 @@ def dialect_of(path: str) -> Dialect:
         return "cohere"
     if path.startswith("/api/"):
         return "ollama"
+    if path.startswith("/search") or path == "/ask":
+        return "search"
     return "tei"

@@ -1,4 +1,4 @@
-"""What a browser sees: ``/`` and its files, ``/docs``, ``/models``; which of it is open to all."""
+"""What a browser sees: two pages and their files, ``/docs``, ``/models``; what is open to all."""
 
 import hashlib
 import importlib.resources
@@ -20,11 +20,15 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+PAGES = {"index.html": "/", "search.html": "/search"}
+"""Which file is the page at which path."""
 FILES = (
     "index.html",
+    "search.html",
     "style.css",
     "icon.svg",
     "theme.js",
+    "theme-choice.js",
     "app.js",
     "api.js",
     "elements.js",
@@ -34,6 +38,12 @@ FILES = (
     "heatmap.js",
     "results.js",
     "scatter.js",
+    "answer.js",
+    "passages.js",
+    "search-api.js",
+    "search.css",
+    "search.js",
+    "signs.js",
     "snippets.js",
     "worker.js",
 )
@@ -42,11 +52,11 @@ FILES = (
 _FOLDER = "/web/"
 PAGE_PATHS = frozenset(
     {
-        "/",
+        *PAGES.values(),
         "/docs",
         "/models",
         "/openapi.json",
-        *(_FOLDER + name for name in FILES if name != "index.html"),
+        *(_FOLDER + name for name in FILES if name not in PAGES),
     }
 )
 """Answered without an API key: they say nothing of this server's models or users, and the page asks
@@ -71,10 +81,10 @@ _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def add_pages(app: FastAPI) -> None:
-    """Add the page at ``/`` (GET and HEAD; POST is TEI's), its files, ``/docs`` and ``/models``."""
+    """Add the pages, their files, ``/docs`` and ``/models``: GET and HEAD; POST is the API's."""
     folder = importlib.resources.files("polyvec.serve") / "web"
     for name in FILES:
-        path = "/" if name == "index.html" else _FOLDER + name
+        path = PAGES.get(name, _FOLDER + name)
         kind = _TYPES["." + name.rpartition(".")[2]]
         _add(app, path, _file((folder / name).read_bytes(), kind))
     _add(app, "/docs", _docs(app))

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import uvicorn
@@ -131,7 +132,7 @@ def check(settings: ServeSettings) -> list[Check]:
     """Do everything but serve: address, keys, and each model loaded and tried.
 
     Raises:
-        PolyvecError: What would keep the server from starting.
+        PolyvecError: What would keep the server from starting, or an index from being searched.
     """
     _spin_less()
     with listening(settings.host, settings.port):
@@ -140,8 +141,10 @@ def check(settings: ServeSettings) -> list[Check]:
 
 
 async def _check(server: Server) -> list[Check]:
-    checks = []
+    checks, library = [], server.library
     async with server.running():
+        for index in library.indexes.values():
+            await library.in_thread(partial(library.model_of, index))
         for model in server.models.all:
             first = await server.service.embed(Call(model, ["polyvec"], Reading("document")))
             query = await server.service.embed(Call(model, ["polyvec"], Reading("query")))

@@ -1,5 +1,6 @@
 """The server's settings: defaults < TOML file < flags."""
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from polyvec.errors import InputError
 
 OLLAMA_PORT = 11434
 _MAX_PORT = 65_535
+_NAMED = re.compile(r"(?P<name>[\w.-]+)=(?P<what>.+)")
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,18 @@ class ServeSettings:
     """Where OpenTelemetry traces go, e.g. ``http://127.0.0.1:4318``."""
     rental_prices: bool = False
     """Ask Vast.ai and RunPod every hour what renting costs, for ``/models``."""
+    index: tuple[str, ...] = ()
+    """Indexes to search, each as :func:`polyvec.search.place.stated_index` takes it, or
+    ``NAME=INDEX`` to serve it under a name."""
+    chat_url: str | None = None
+    """The chat endpoint that answers questions; None: what the environment names, else none."""
+    chat_model: str | None = None
+    search_threads: int = 4
+    max_answers: int = 8
+    """Answers of the chat endpoint that are waited for at a time."""
 
     def __post_init__(self) -> None:
-        for name in ("models", "cors_origins"):
+        for name in ("models", "cors_origins", "index"):
             value = getattr(self, name)
             if not isinstance(value, list | tuple):
                 raise InputError(f"{name} is {value!r}; write a list of strings.")
@@ -82,6 +93,14 @@ class ServeSettings:
                 f"There is no file {self.api_key_file} with API keys. Make one: "
                 "python -c 'import secrets; print(secrets.token_urlsafe(32))' > FILE"
             )
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """Split ``NAME=WHAT``; there is no name where the whole is a path that exists."""
+    match = _NAMED.fullmatch(text)
+    if match is None or Path(text).exists():
+        return None, text
+    return match["name"], match["what"]
 
 
 def _check_number(name: str, kind: object, value: object) -> None:

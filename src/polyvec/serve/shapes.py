@@ -42,6 +42,21 @@ _OLLAMA_MODEL = obj(
     details=_OLLAMA_DETAILS,
 )  # fmt: skip
 _TOKEN = obj(id=INTEGER, text=STRING, special=BOOLEAN, start=maybe(INTEGER), stop=maybe(INTEGER))
+_PASSAGE = obj(
+    chunk_id=STRING, path=STRING, title=STRING, heading=STRING, place=STRING, text=STRING,
+    file_type=STRING, language=STRING, modified_at=STRING, also_in=array(STRING), score=NUMBER,
+    cosine=maybe(NUMBER), bm25=maybe(NUMBER), dense_rank=maybe(INTEGER), text_rank=maybe(INTEGER),
+    snippet=obj(text=STRING, marks=array(array(INTEGER))), explanation=STRING,
+)  # fmt: skip
+_COUNTS: Schema = {"type": "object", "additionalProperties": INTEGER}
+_INDEX = obj(
+    name=STRING, model=STRING, problem=maybe(STRING), documents=INTEGER, unread=INTEGER,
+    chunks=INTEGER, file_types=_COUNTS, languages=_COUNTS,
+)  # fmt: skip
+_AROUND = obj(
+    chunk_id=STRING, ordinal=INTEGER, heading=STRING, language=STRING, text=STRING, place=STRING,
+    is_wanted=BOOLEAN,
+)  # fmt: skip
 _RANK: Schema = {
     "type": "object",
     "properties": {"index": INTEGER, "score": NUMBER, "text": STRING},
@@ -82,6 +97,13 @@ ANSWERS: dict[str, Schema] = {
         id=STRING, embeddings={"type": "object"}, texts=array(STRING), response_type=STRING,
         meta={"type": "object"},
     ),
+    "/search/indexes": obj(indexes=array(_INDEX), chat=maybe(obj(model=STRING, host=STRING))),
+    "/search": obj(query=STRING, mode=STRING, index=STRING, results=array(_PASSAGE)),
+    "/search/chunk": obj(
+        index=STRING, path=STRING, title=STRING, file_type=STRING, modified_at=STRING,
+        chunks=array(_AROUND), more_before=BOOLEAN, more_after=BOOLEAN,
+    ),
+    "/ask": obj(type={"enum": ["sources", "words", "answer", "error"]}),
 }  # fmt: skip
 """By path: what a request that succeeded gets."""
 
@@ -90,6 +112,7 @@ ERRORS: dict[Dialect, Schema] = {
     "ollama": obj(error=STRING),
     "tei": obj(error=STRING, error_type=STRING),
     "cohere": obj(message=STRING),
+    "search": obj(error=STRING),
 }
 
 

@@ -20,7 +20,14 @@ export const key = {
   forget: () => sessionStorage.removeItem(KEY_NAME),
 };
 
-async function ask(path, { body, headers = {}, signal } = {}) {
+/** Send a request; return its answer's JSON and headers. */
+export async function ask(path, request) {
+  const response = await open(path, request);
+  return { answer: await response.json(), headers: response.headers };
+}
+
+/** Send a request; return the response, which is a success. */
+export async function open(path, { body, headers = {}, signal } = {}) {
   const sent = { ...headers };
   if (body !== undefined) sent["Content-Type"] = "application/json";
   if (key.get()) sent.Authorization = `Bearer ${key.get()}`;
@@ -34,24 +41,26 @@ async function ask(path, { body, headers = {}, signal } = {}) {
     throw new ServerError(0, `The server at ${BASE} does not answer. Is it still running?`);
   }
   if (!response.ok) throw new ServerError(response.status, await inWords(response));
-  return { answer: await response.json(), headers: response.headers };
+  return response;
 }
 
 const TITLES = {
   400: "The server cannot use this request",
   401: "The server asks for an API key",
+  403: "The server refuses this page",
   404: "The server does not have this",
+  409: "This index was made by another model",
   413: "The request is too large",
   429: "The server is busy",
   500: "The server failed",
-  503: "The model cannot be used now",
+  502: "The chat endpoint failed",
+  503: "This cannot be used now",
   504: "It took too long",
 };
 
 /** An error of any dialect: {error: {message}}, {error} or {message}. */
 async function inWords(response) {
   if (response.status === 401 && key.get()) return "The server does not know this key (401). Check it.";
-  const title = TITLES[response.status] ?? "The server refused";
   const text = await response.text();
   let said = text.slice(0, 500);
   try {
@@ -60,7 +69,12 @@ async function inWords(response) {
   } catch {
     // A proxy's page: its beginning has to do.
   }
-  return `${title} (${response.status}). ${said}`;
+  return inTitle(response.status, said);
+}
+
+/** What the server said, and what kind of an error that is. */
+export function inTitle(status, said) {
+  return `${TITLES[status] ?? "The server refused"} (${status}). ${said}`;
 }
 
 /** Return the names of the models. */

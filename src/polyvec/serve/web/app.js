@@ -6,6 +6,7 @@ import { FileError, MAX_FILE_BYTES, decode, oneLineEach, readFile } from "./file
 import * as form from "./form.js";
 import { MAP_TEXTS, drawMaps, drawResults } from "./results.js";
 import { LANGUAGES, snippet } from "./snippets.js";
+import { listenToTheme } from "./theme-choice.js";
 
 const EXAMPLE = [
   "Where is the nearest pharmacy?",
@@ -225,16 +226,6 @@ async function copy() {
   }
 }
 
-function setTheme(theme) {
-  if (theme) document.documentElement.dataset.theme = theme;
-  else delete document.documentElement.dataset.theme;
-  try {
-    localStorage.setItem("polyvec-theme", theme);
-  } catch {
-    // Storage is off: the theme lasts as long as the page.
-  }
-}
-
 function later(action, waitMs) {
   let timer = 0;
   return () => {
@@ -262,7 +253,6 @@ function listen() {
   on("language", "change", showSnippet);
   on("which", "change", showSnippet);
   on("copy", "click", copy);
-  on("theme", "change", () => setTheme(byId("theme").value));
   addEventListener("resize", later(() => lastRun && drawMaps(lastRun), 150));
   listenToDrops();
 }
@@ -286,7 +276,7 @@ function listenToDrops() {
   });
 }
 
-byId("theme").value = document.documentElement.dataset.theme ?? "";
+listenToTheme();
 byId("language").replaceChildren(...LANGUAGES.map((each) => element("option", { value: each }, each)));
 listen();
 connect();
