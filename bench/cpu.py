@@ -64,6 +64,7 @@ PARTS = (*WORKLOADS, "ceiling", "layer", "startup", "linear", "wide")
 OPT_IN = ("linear", "wide")
 LAYER_TOKENS = (2048, 4096)
 CONTENDERS = (*OURS, *ENGINES)
+WAYS = (*wide.WAYS, wide.LLAMA)
 
 
 class Preparation:
@@ -136,7 +137,9 @@ def _with_model(
     if "linear" in options.only:
         figures["linear"] = linear.measure(folder / "model", texts.mixed, options.sizes, threads)
     if "wide" in options.only:
-        figures["wide"] = wide.measure(folder, texts, options.layers, options.rounds, threads)
+        figures["wide"] = wide.measure(
+            folder, texts, options.layers, options.rounds, threads, options.ways, options.texts
+        )
     return figures
 
 
@@ -175,9 +178,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--contenders", default=",".join(CONTENDERS), help="of %(default)s")
     parser.add_argument("--sizes", default="1000,10000", help="of `linear`, in texts (%(default)s)")
     parser.add_argument("--layers", type=int, default=4, help="of `wide` (%(default)s)")
+    parser.add_argument("--texts", type=int, default=wide.TEXTS, help="of `wide` (%(default)s)")
+    parser.add_argument("--ways", default=",".join(WAYS), help="of `wide`: of %(default)s")
     parser.add_argument("--folder", type=Path, help="keeps models and wheels for next time")
     options = parser.parse_args()
-    for name, known in (("only", PARTS), ("contenders", CONTENDERS)):
+    for name, known in (("only", PARTS), ("contenders", CONTENDERS), ("ways", WAYS)):
         setattr(options, name, getattr(options, name).split(","))
         if unknown := set(getattr(options, name)) - set(known):
             parser.error(f"--{name} takes {', '.join(known)}; not {', '.join(sorted(unknown))}")

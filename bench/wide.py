@@ -1,10 +1,11 @@
 """An 8B model in little memory: layers kept, packed or streamed, and llama.cpp beside them.
 
 Writes a folder of Llama-3.1-8B's shape with random weights, a layer at a time, in bf16 (436 MB a
-layer and 1.05 GB of token table), to a temporary place, and embeds 256 texts of 128 tokens with
-each contender. ``tokens_per_s`` is as measured; ``tokens_per_s_of_32`` is what it is at 32 layers,
-where all cost but the layers' is left out. Peak memory is what the stated number of layers took:
-only streaming's does not grow with them, so state 32 to see the others'.
+layer and 1.05 GB of token table), to a temporary place, and embeds 256 texts (or ``--texts``) of
+128 tokens with each contender (or ``--ways``). ``tokens_per_s`` is as measured;
+``tokens_per_s_of_32`` is what it is at 32 layers, where all cost but the layers' is left out. Peak
+memory is what the stated number of layers took: only streaming's does not grow with them, so state
+32 to see the others'.
 
 Up to 3 layers every contender is loaded at once and rounds go in turn; above, memory allows only
 one at a time.
@@ -16,7 +17,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -178,27 +179,35 @@ def _random(rows: int, columns: int, generator: "Generator") -> "Tensor":
 
 
 def measure(
-    folder: Path, workloads: Workloads, layers: int, rounds: int, threads: int
+    folder: Path,
+    workloads: Workloads,
+    layers: int,
+    rounds: int,
+    threads: int,
+    ways: Sequence[str],
+    count: int,
 ) -> dict[str, Any]:
-    """Write the model, time every contender, and delete the model again."""
+    """Write the model, time the contenders on ``count`` texts, and delete the model again."""
     wide = folder / f"wide-{layers}"
     wide.mkdir()
     try:
         writer = Worker(Writer, folder / "model", wide / "model")
         writer("write", layers)
-        texts = (workloads.uniform * -(-TEXTS // len(workloads.uniform)))[:TEXTS]
+        texts = (workloads.uniform * -(-count // len(workloads.uniform)))[:count]
         workloads = replace(workloads, uniform=texts)
         makers: dict[str, Make] = {
-            name: partial(Worker, Wide, wide / "model", way, texts, threads)
-            for name, way in WAYS.items()
+            name: partial(Worker, Wide, wide / "model", WAYS[name], texts, threads)
+            for name in ways
+            if name in WAYS
         }
-        makers[LLAMA] = partial(_llama, wide, writer, workloads, threads)
+        if LLAMA in ways:
+            makers[LLAMA] = partial(_llama, wide, writer, workloads, threads)
         spent, peaks, skipped = _run_all(makers, rounds, together=layers <= TOGETHER)
-        spent |= {LLAMA: [s * TEXTS / LLAMA_TEXTS for s in spent[LLAMA]]} if LLAMA in spent else {}
+        spent |= {LLAMA: [s * count / LLAMA_TEXTS for s in spent[LLAMA]]} if LLAMA in spent else {}
         writer.stop()
     finally:
         shutil.rmtree(wide, ignore_errors=True)
-    tokens = TEXTS * UNIFORM_TOKENS
+    tokens = count * UNIFORM_TOKENS
     return {
         "layers": layers,
         "tokens": tokens,
