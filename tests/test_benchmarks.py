@@ -257,6 +257,20 @@ def test_sets_that_cannot_be_fetched_are_skipped_by_name_with_the_reason() -> No
     assert dict(benchmark.skipped) == dict.fromkeys(TASKS, "no apt-get here")
 
 
+@pytest.mark.usefixtures("offline")
+def test_the_command_names_every_set_it_skips_and_ends_with_1(
+    run: Command, monkeypatch: pytest.MonkeyPatch, tiny_folder: Path, tmp_path: Path
+) -> None:
+    from polyvec.evaluate.offline_tasks import TASKS
+
+    monkeypatch.setenv("POLYVEC_CACHE", str(tmp_path / "cache"))
+    output = ("--output", str(tmp_path / "out"))
+    done = run("evaluate", str(tiny_folder), "--benchmark", "offline", *output)
+    assert done.code == 1
+    for name in TASKS:
+        assert f"skipped: {name}: no apt-get here" in " ".join(done.err.split())
+
+
 def test_the_offline_tasks_run_on_descriptions(tmp_path: Path) -> None:
     from polyvec.evaluate import offline_sets as sets
     from polyvec.evaluate import offline_tasks as tasks
