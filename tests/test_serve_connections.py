@@ -134,6 +134,39 @@ def test_a_long_instruction_is_no_endless_head(live: Live) -> None:
     assert "instruction" in answered.text
 
 
+def whole_answer(live: Live, pause_s: float, part_bytes: int) -> bool:
+    """Ask for more than the system's buffers hold, take it in parts; whether all of it came."""
+    body = b'{"inputs": [%b]}' % b",".join([b'"%b"' % (b"fox " * 50)] * 400)
+    head = b"POST /embed_all HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    got, size = b"", None
+    with connect(live, head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)) as sock:
+        try:
+            while len(got) != size and (part := sock.recv(part_bytes)):
+                got += part
+                if size is None and b"\r\n\r\n" in got:
+                    before, _, _ = got.lower().partition(b"\r\n\r\n")
+                    length = before.split(b"content-length: ")[1].split(b"\r\n")[0]
+                    size = len(before) + 4 + int(length)
+                    assert size > 8_000_000, "it fits into the buffers"
+                time.sleep(pause_s)
+        except ConnectionResetError:
+            return False
+    return len(got) == size
+
+
+def test_who_takes_nothing_of_an_answer_is_cut_off(hasty: Live) -> None:
+    started = time.monotonic()
+    assert not whole_answer(hasty, 5 * TIMEOUT_S, part_bytes=4_000_000)
+    assert time.monotonic() - started < 20
+    assert healthy(hasty)
+
+
+def test_who_takes_an_answer_slowly_gets_all_of_it(hasty: Live) -> None:
+    started = time.monotonic()
+    assert whole_answer(hasty, TIMEOUT_S / 8, part_bytes=400_000)
+    assert time.monotonic() - started > 2 * TIMEOUT_S, "it was slow"
+
+
 def until(true: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 20
     while not true():

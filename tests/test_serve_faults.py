@@ -130,6 +130,24 @@ def test_requests_over_a_limit_for_ever_are_no_429(
     assert re.search(said, answer.json()["error"])
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {"inputs": ["fox"] * 21}),
+        ("/tokenize", {"inputs": "the fox jumps over the lazy dog " * 60}),
+        ("/decode", {"ids": [[1]] * 21}),
+        ("/decode", {"ids": [1] * 401}),
+        ("/embed", {"inputs": ["fox"] * 21}),
+    ],
+)
+def test_limits_hold_where_nothing_is_embedded_and_are_said_as_tei_does(
+    small: Live, path: str, body: object
+) -> None:
+    answer = ask(small, body, path)
+    assert answer.status_code == 413
+    assert "this server takes" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_huge_body_is_refused_without_being_read(small: Live, chunked: bool) -> None:
     body = b'{"model": "tiny", "input": "' + b"x" * 1_000_000

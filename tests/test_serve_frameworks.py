@@ -1,9 +1,9 @@
 """LangChain's, LlamaIndex's and Haystack's own classes, unchanged, against the server.
 
-They bring some 70 packages, so they are not in requirements-dev.txt::
+LlamaIndex's are not in requirements-dev.txt, as one brings pytest-asyncio. In an environment apart::
 
-    pip install langchain-openai langchain-ollama llama-index-embeddings-openai \
-        llama-index-embeddings-ollama haystack-ai ollama-haystack
+    pip install llama-index-embeddings-openai llama-index-embeddings-ollama
+    python -m pytest -p no:asyncio tests/test_serve_frameworks.py
 """
 
 from typing import Any

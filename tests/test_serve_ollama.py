@@ -46,6 +46,9 @@ def test_too_long_is_cut_or_refused(client: ollama.Client, live: Live, tiny: Emb
     with pytest.raises(ollama.ResponseError, match=f"the model reads {MAX_TOKENS}") as caught:
         client.embed(model="tiny", input=LONG, truncate=False)
     assert caught.value.status_code == 400
+    # Clients look for Ollama's own words.
+    assert caught.value.error.startswith("the input length exceeds the context length: ")
+    assert "truncate: true" in caught.value.error
     answer = live.post("/api/embed", {"model": "tiny", "input": ["fox", LONG, LONG]})
     assert answer.headers["X-Polyvec-Truncated"] == "2"
     assert answer.headers["X-Polyvec-Truncated-Texts"] == "1,2"
@@ -115,6 +118,17 @@ def test_a_model_expires(client: ollama.Client, live: Live) -> None:
     client.embed(model="nested", input="", keep_alive=-1)
 
 
+@pytest.mark.parametrize("written", [1e300, 10**400, "9" * 400, "99999999999h"])
+def test_a_model_may_stay_longer_than_there_are_dates(live: Live, written: object) -> None:
+    body = {"model": "nested", "input": "fox", "keep_alive": written}
+    assert live.post("/api/embed", body).status_code == 200
+    listed = live.get("/api/ps")
+    assert listed.status_code == 200
+    (nested,) = (model for model in listed.json()["models"] if model["name"] == "nested")
+    assert datetime.fromisoformat(nested["expires_at"]).year > datetime.now(UTC).year + 90
+    live.post("/api/embed", body | {"keep_alive": -1})
+
+
 def test_the_version_is_a_version(live: Live) -> None:
     answer = live.get("/api/version").json()
     assert [int(part) for part in answer["version"].split(".")] >= [0, 13]
@@ -129,6 +143,8 @@ def test_the_version_is_a_version(live: Live) -> None:
         ("/api/embed", {"model": "tiny", "input": {"a": 1}}, 400, "valid string"),
         ("/api/embed", {"model": "tiny", "input": "fox", "truncate": 1}, 400, "truncate"),
         ("/api/embed", {"model": "tiny", "input": "fox", "keep_alive": "soon"}, 400, "'5m'"),
+        ("/api/embed", {"model": "tiny", "input": "fox", "keep_alive": "²"}, 400, "'5m'"),
+        ("/api/embed", {"model": "tiny", "input": [""]}, 400, "Text 0 is empty"),
         ("/api/embeddings", {"model": "tiny", "prompt": ["a"]}, 400, "prompt"),
         ("/api/show", {"model": "gone"}, 404, "No model 'gone' here"),
         ("/api/generate", {"model": "tiny"}, 404, "What is answered here is at /docs"),
@@ -141,6 +157,13 @@ def test_errors_have_ollamas_shape(
     assert answer.status_code == status
     assert list(answer.json()) == ["error"]
     assert said in answer.json()["error"]
+
+
+def test_not_a_number_is_no_time_to_stay(live: Live) -> None:
+    raw = b'{"model": "tiny", "input": "fox", "keep_alive": NaN}'
+    answer = live.http.post("/api/embed", content=raw)
+    assert answer.status_code == 400
+    assert "keep_alive is nan" in answer.json()["error"]
 
 
 def test_no_input_loads_and_gives_nothing(client: ollama.Client) -> None:

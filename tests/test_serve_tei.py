@@ -46,9 +46,10 @@ def test_a_side_is_cut(client: InferenceClient, tiny: Embedder, direction: Any) 
 
 def test_too_long_is_refused_when_cutting_is_not_wanted(live: Live) -> None:
     answer = live.post("/embed", {"inputs": ["fox", LONG], "truncate": False})
-    assert answer.status_code == 422
+    assert answer.status_code == 413  # TEI's own for this, beside 422 for wrong types
     assert answer.json()["error_type"] == "Validation"
     assert f"the model reads {MAX_TOKENS}" in answer.json()["error"]
+    assert "truncate: true" in answer.json()["error"]
     answer = live.post("/embed", {"inputs": ["fox", LONG]})
     assert answer.headers["X-Polyvec-Truncated-Texts"] == "1"
 
@@ -109,6 +110,27 @@ def test_texts_are_ranked_by_similarity_and_it_says_so(live: Live, tiny: Embedde
     ranks = live.post("/rerank", {"query": "fox", "texts": texts}).json()
     assert close([rank["score"] for rank in ranks], (1 + cosines[order]) / 2)
     assert "text" not in ranks[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "texts", "count", "named"),
+    [
+        (LONG, ["fox", "dog"], "1", "query"),
+        ("fox", ["dog", LONG], "1", "1"),
+        (LONG, [LONG, "fox", LONG], "3", "query,0,2"),
+        ("fox", ["dog"], "0", None),
+    ],
+)
+def test_rerank_reports_what_was_cut_of_query_and_texts(
+    live: Live, query: str, texts: list[str], count: str, named: str | None
+) -> None:
+    tokens = 'polyvec_tokens_total{model="tiny",role="document"}'
+    before = live.metric(tokens)
+    answer = live.post("/rerank", {"query": query, "texts": texts})
+    assert answer.headers["X-Polyvec-Truncated"] == count
+    assert answer.headers.get("X-Polyvec-Truncated-Texts") == named
+    embedded = live.metric(tokens) - before
+    assert embedded > MAX_TOKENS * int(count), "the query's tokens are counted, too"
 
 
 def test_tokens_are_shown_and_turned_back(live: Live, tiny: Embedder) -> None:

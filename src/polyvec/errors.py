@@ -18,7 +18,15 @@ class InputError(PolyvecError, ValueError):
 
 
 class TooLongError(InputError):
-    """A text with more tokens than the model reads, where cutting was not wanted."""
+    """A text with more tokens than the model reads, where cutting was not wanted.
+
+    Attributes:
+        fact: What is too long, without the advice, which is another one in the server's answers.
+    """
+
+    def __init__(self, fact: str, advice: str = "") -> None:
+        super().__init__(f"{fact} {advice}".rstrip())
+        self.fact = fact
 
 
 class InputTypeError(InputError, TypeError):

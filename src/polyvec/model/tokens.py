@@ -211,8 +211,8 @@ def _without(ids: Sequence[int], bos_ids: list[int], eos_ids: list[int]) -> list
 
 def _too_long(number: int, count: int, max_tokens: int) -> TooLongError:
     return TooLongError(
-        f"Text {number} has {count:,} tokens and the model reads {max_tokens:,}. Shorten it, or "
-        "choose truncate='end' or 'start'."
+        f"Text {number} has {count:,} tokens and the model reads {max_tokens:,}.",
+        "Shorten it, or choose truncate='end' or 'start'.",
     )
 
 

@@ -30,8 +30,12 @@ class Connection(HttpToolsProtocol):
     waiting: ClassVar["dict[Connection, asyncio.TimerHandle]"]
     """Connections whose next head is awaited, the oldest first."""
 
+    answer_timeout_s: ClassVar[float]
+    """A client that takes nothing of its answer for so long is cut off."""
+
     _in_head = False
     _head_bytes = 0
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a head, or refuse the connection."""
@@ -44,6 +48,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
+        self._flows_again()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -70,6 +75,33 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._stop_waiting()
         super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        """Watch a client that does not take its answer; it would hold memory for ever."""
+        super().pause_writing()
+        self._watch_answer(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Stop watching."""
+        self._flows_again()
+        super().resume_writing()
+
+    def _watch_answer(self, waiting_bytes: int) -> None:
+        self._stalled = self.loop.call_later(
+            self.answer_timeout_s, self._check_answer, waiting_bytes
+        )
+
+    def _check_answer(self, before_bytes: int) -> None:
+        waiting_bytes = self.transport.get_write_buffer_size()
+        if waiting_bytes < before_bytes:  # it is slow, and takes something
+            self._watch_answer(waiting_bytes)
+        else:
+            self.transport.abort()
+
+    def _flows_again(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _wait_for_head(self) -> None:
         self.waiting[self] = self.loop.call_later(self.head_timeout_s, self._head_is_late)
@@ -121,10 +153,16 @@ def make_room(max_connections: int) -> Room:
     return Room(min(max_connections, file_limit - reserved), max(1, reserved // _ACCEPTED_SHARE))
 
 
-def connection_type(head_timeout_s: float, room: Room) -> type[Connection]:
-    """Return the protocol of one server, with its limits and its own list of who waits."""
+def connection_type(timeout_s: float, room: Room) -> type[Connection]:
+    """Return the protocol of one server, with its limits and its own list of who waits.
+
+    Args:
+        timeout_s: For a head to arrive, and for something of an answer to be taken.
+        room: How many connections there may be.
+    """
     facts: dict[str, Any] = {
-        "head_timeout_s": head_timeout_s,
+        "head_timeout_s": timeout_s,
+        "answer_timeout_s": timeout_s,
         "max_connections": room.connections,
         "waiting": {},
     }

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from polyvec.errors import PolyvecError
 from polyvec.serve.encode import dumps
-from polyvec.serve.failures import Dialect, ServeError, error_body, kind_of, status_of
+from polyvec.serve.failures import Dialect, ServeError, error_body, kind_of, said, status_of
 from polyvec.serve.lines import Lines
 from polyvec.serve.models import ServedModel
 from polyvec.serve.reading import MODEL_HEADER, LongInput, Reading, read_headers
@@ -53,7 +53,8 @@ class Record:
     dialect: Dialect
     path: str
     started: float = field(default_factory=time.perf_counter)
-    status: int = 0
+    status: int = 500
+    """Of the answer; as it is here, a bug kept it from being made."""
     seconds: float = 0.0
     error: str | None = None
     model: str = ""
@@ -108,11 +109,21 @@ class Exchange(Generic[B]):
         return model, reading
 
     async def embed(self, call: Call, *, states: bool = False) -> Outcome:
-        """Embed, and note what is reported in headers and the record."""
-        self.record.num_texts += len(call.inputs)
+        """Embed, and report how it went in headers and the record."""
         outcome = await self.service.embed(call, states=states)
-        self.record.outcome = outcome
-        shown = ",".join(map(str, outcome.cut[:_SHOWN_INDICES]))
+        self.report(outcome)
+        return outcome
+
+    def report(self, outcome: Outcome, names: Sequence[str] | None = None) -> None:
+        """Say in headers and the record how a request's texts were embedded.
+
+        Args:
+            outcome: Of all its texts.
+            names: What each text is called in the header; None: its index.
+        """
+        self.record.outcome, self.record.num_texts = outcome, len(outcome.counts)
+        cut = outcome.cut[:_SHOWN_INDICES]
+        shown = ",".join(str(index) if names is None else names[index] for index in cut)
         self.headers[TRUNCATED_HEADER] = str(len(outcome.cut))
         if shown:
             more = ",..." if len(outcome.cut) > _SHOWN_INDICES else ""
@@ -122,7 +133,6 @@ class Exchange(Generic[B]):
             f"{name};dur={getattr(times, name + '_s') * 1000:.2f}"
             for name in ("tokenize", "load", "queue", "compute")
         )
-        return outcome
 
     def parameters(self, kind: type[P]) -> P:
         """Return the address's parameters, of the stated types.
@@ -197,7 +207,7 @@ def refuse(error: PolyvecError, record: Record) -> Response:
     """Answer with an error, in the dialect's shape."""
     kind = kind_of(error)
     record.status, record.error = status_of(kind, record.dialect), kind
-    body = dumps(error_body(kind, str(error), record.dialect))
+    body = dumps(error_body(kind, said(error, record.dialect), record.dialect))
     headers = {}
     if isinstance(error, ServeError) and error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)

@@ -17,6 +17,7 @@ Kind = Literal[
     "malformed",
     "invalid",
     "too_long",
+    "over_limit",
     "too_large",
     "unauthorized",
     "forbidden",
@@ -55,6 +56,7 @@ _STATUS: dict[Kind, int] = {
     "malformed": 400,
     "invalid": 400,
     "too_long": 400,
+    "over_limit": 400,
     "too_large": 413,
     "unauthorized": 401,
     "forbidden": 403,
@@ -71,8 +73,18 @@ _STATUS: dict[Kind, int] = {
     "engine": 500,
     "internal": 500,
 }
-_TEI_STATUS: dict[Kind, int] = {"invalid": 422, "too_long": 422, "engine": 424}
-"""Where TEI's own table differs (router/src/http/server.rs, its ``From<&ErrorType>``)."""
+_TEI_STATUS: dict[Kind, int] = {"invalid": 422, "too_long": 413, "over_limit": 413, "engine": 424}
+"""Where TEI's own table differs (router/src/http/server.rs, its ``From<&ErrorType>``; 422 is what
+its framework answers to JSON of another shape)."""
+
+_WAYS_TO_CUT: dict[Dialect, str] = {
+    "openai": "have it cut by the header",
+    "ollama": "have it cut by truncate: true, or by the header",
+    "tei": "have it cut by truncate: true, or by the header",
+    "cohere": "have it cut by truncate: END or START, or by the header",
+}
+_OLLAMA_TOO_LONG = "the input length exceeds the context length"
+"""Ollama's own words, by which its clients know that they have to shorten the text."""
 
 _OPENAI_TYPES: dict[Kind, str] = {
     "unauthorized": "authentication_error",
@@ -101,6 +113,15 @@ def status_of(kind: Kind, dialect: Dialect) -> int:
     """Return the HTTP status with which a dialect says an error."""
     special = _TEI_STATUS if dialect == "tei" else {}
     return special.get(kind, _STATUS[kind])
+
+
+def said(error: PolyvecError, dialect: Dialect) -> str:
+    """Return an error's message, with what a client of that dialect can do about it."""
+    if not isinstance(error, TooLongError) or dialect not in _WAYS_TO_CUT:
+        return str(error)
+    before = f"{_OLLAMA_TOO_LONG}: " if dialect == "ollama" else ""
+    ways = f"Shorten it, or {_WAYS_TO_CUT[dialect]} X-Polyvec-Long-Input: end (or start)."
+    return f"{before}{error.fact} {ways}"
 
 
 def error_body(kind: Kind, message: str, dialect: Dialect) -> dict[str, Any]:

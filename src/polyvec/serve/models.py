@@ -2,6 +2,7 @@
 
 import asyncio
 import difflib
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from polyvec.model.files import ModelFiles
 
 FOREVER = -1.0
+_LONGEST_S = 100 * 365 * 86_400.0
+"""A model that is to stay longer stays for ever; its end could not be written as a date."""
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NUMBER = re.compile(r"\d+(\.\d*)?|\.\d+", re.ASCII)
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
 _SWEEP_S = 0.5
 _PROCESS_BYTES = 300 * 2**20
 """What a worker needs beside the weights: Python, torch, buffers. Only for a first estimate."""
@@ -232,17 +238,24 @@ def keep_alive_seconds(value: str | float | None) -> float | None:
     Raises:
         ServeError: It is neither.
     """
-    if value is None or isinstance(value, int | float):
-        return value
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-    sign, rest = (-1, value[1:]) if value.startswith("-") else (1, value)
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", rest)
-    if rest.replace(".", "", 1).isdigit():
-        return sign * float(rest)
-    if not parts or "".join(n + u for n, u in parts) != rest:
+    if value is None:
+        return None
+    seconds = _duration_s(value) if isinstance(value, str) else float(value)
+    if math.isnan(seconds):
         raise ServeError(
             "invalid",
-            f"keep_alive is {value!r}; write seconds (300) or a duration ('5m', '1h30m'), 0 to "
+            f"keep_alive is {value!r:.60}; write seconds (300) or a duration ('5m', '1h30m'), 0 to "
             "unload at once, -1 to keep the model loaded.",
         )
-    return sign * sum(float(number) * units[unit] for number, unit in parts)
+    return FOREVER if seconds > _LONGEST_S else seconds
+
+
+def _duration_s(text: str) -> float:
+    """Read seconds or a duration of Go's; not a number if it is neither."""
+    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text)
+    if _NUMBER.fullmatch(rest):
+        return sign * float(rest)
+    parts = _PART.findall(rest)
+    if not parts or "".join(number + unit for number, unit in parts) != rest:
+        return math.nan
+    return sign * sum(float(number) * _UNITS_S[unit] for number, unit in parts)

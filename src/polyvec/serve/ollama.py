@@ -67,7 +67,7 @@ async def embed(exchange: Exchange[EmbedBody]) -> Response:
     body = exchange.body
     texts = [body.input] if isinstance(body.input, str) else body.input
     long_input: LongInput = "error" if body.truncate is False else "end"
-    outcome = await _embed(exchange, [] if texts == [""] else texts, long_input, body.dimensions)
+    outcome = await _embed(exchange, [] if body.input == "" else texts, long_input, body.dimensions)
     answer: dict[str, Any] = {"model": body.model, "embeddings": []}
     tokens, load_s = 0, 0.0
     if outcome is not None:

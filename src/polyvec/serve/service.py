@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -67,6 +67,18 @@ class Outcome:
         return sum(self.counts)
 
 
+def together(first: Outcome, second: Outcome) -> Outcome:
+    """Return how two calls of one request went: the first's texts, then the second's."""
+    names = [each.name for each in fields(Timings)]
+    sums = {name: getattr(first.timings, name) + getattr(second.timings, name) for name in names}
+    return Outcome(
+        np.concatenate([first.vectors, second.vectors]),
+        first.counts + second.counts,
+        [*first.cut, *(len(first.counts) + index for index in second.cut)],
+        Timings(**sums),
+    )
+
+
 class Service:
     """Answers calls of any dialect. Its coroutines run on one event loop."""
 
@@ -87,14 +99,14 @@ class Service:
             PolyvecError: The model cannot be loaded, or failed.
         """
         call.model.files.spec.check_dimensions(call.dimensions)
-        self._check_number(len(call.inputs))
+        self.check_number(len(call.inputs))
         timings = Timings()
         started = time.perf_counter()
         prepared = await self.in_tokenizer(
             prepare, call.model.files, call.inputs, call.reading, call.max_tokens
         )
         timings.tokenize_s = time.perf_counter() - started
-        self._check_tokens(prepared.num_tokens)
+        self.check_tokens(prepared.num_tokens)
         rows = await self._rows(call, prepared, states, timings)
         return self._outcome(call, prepared, rows, states, timings)
 
@@ -114,21 +126,22 @@ class Service:
         """End the tokenizer's threads."""
         self.tokenization.close()
 
-    def _check_number(self, number: int) -> None:
+    def check_number(self, number: int) -> None:
+        """Refuse more texts than a request may have."""
         limit = self.settings.max_texts
         if number > limit:
             raise ServeError(
-                "invalid",
+                "over_limit",
                 f"{number:,} texts in one request; this server takes {limit:,} (--max-texts). "
                 "Send them in several requests.",
             )
 
-    def _check_tokens(self, tokens: int) -> None:
+    def check_tokens(self, tokens: int) -> None:
         """Refuse what is too much for ever, and what is too much now."""
         limit = self.settings.max_request_tokens
         if tokens > limit:
             raise ServeError(
-                "invalid",
+                "over_limit",
                 f"{tokens:,} tokens in one request; this server takes {limit:,} "
                 "(--max-request-tokens). Send them in several requests.",
             )

@@ -3,7 +3,7 @@
 A model is not named in it: it is the server's first one, or the ``X-Polyvec-Model`` header's.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,14 +11,17 @@ from starlette.responses import Response
 
 import polyvec
 from polyvec.model.tokens import Tokenizer
-from polyvec.serve.encode import rows_json
+from polyvec.serve.encode import Raw, dumps, rows_json
 from polyvec.serve.exchange import Body, Exchange
 from polyvec.serve.failures import ServeError
 from polyvec.serve.models import ServedModel
 from polyvec.serve.reading import LongInput, Reading
-from polyvec.serve.service import Call, Outcome
+from polyvec.serve.service import Call, Outcome, together
 from polyvec.serve.texts import Inputs
 from polyvec.spec import Role
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Direction = Literal["left", "right", "Left", "Right"]
@@ -180,9 +183,11 @@ async def _scores(
     for role, texts in (("query", [body.query]), ("document", body.texts)):
         instruction = reading.instruction if role == "query" else None
         read = Reading(role, instruction, reading.long_input, reading.lane)  # type: ignore[arg-type]
-        outcomes.append(await exchange.embed(Call(model, texts, read, normalize=True)))
-    query, documents = outcomes
-    return documents.vectors @ query.vectors[0]
+        call = Call(model, texts, read, normalize=True)
+        outcomes.append(await exchange.service.embed(call))
+    both = together(*outcomes)
+    exchange.report(both, ["query", *map(str, range(len(body.texts)))])
+    return both.vectors[1:] @ both.vectors[0]
 
 
 async def tokenize(exchange: Exchange[TokenizeBody]) -> Response:
@@ -190,18 +195,25 @@ async def tokenize(exchange: Exchange[TokenizeBody]) -> Response:
     body = exchange.body
     model, reading = _find(exchange, _Texts(prompt_name=body.prompt_name))
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    exchange.service.check_number(len(texts))
     prefix = model.files.spec.prefix(reading.role, reading.instruction)
-    tokens = await exchange.service.in_tokenizer(
-        _tokens, model.files.tokenizer, [prefix + t for t in texts], body.add_special_tokens
+    tokenizer = model.files.tokenizer
+    encodings = await exchange.service.in_tokenizer(
+        tokenizer.backend.encode_batch, [prefix + t for t in texts], add_special_tokens=False
     )
-    return exchange.json(tokens)
+    exchange.service.check_tokens(sum(map(len, encodings)))
+    return exchange.json(
+        await exchange.service.in_tokenizer(
+            _tokens_json, tokenizer, encodings, body.add_special_tokens
+        )
+    )
 
 
-def _tokens(
-    tokenizer: Tokenizer, texts: list[str], add_special_tokens: bool
-) -> list[list[dict[str, Any]]]:
+def _tokens_json(
+    tokenizer: Tokenizer, encodings: "list[Encoding]", add_special_tokens: bool
+) -> Raw:
     result = []
-    for encoding in tokenizer.backend.encode_batch(texts, add_special_tokens=False):
+    for encoding in encodings:
         row = [
             {"id": i, "text": text, "special": False, "start": start, "stop": stop}
             for i, text, (start, stop) in zip(
@@ -212,7 +224,7 @@ def _tokens(
             before = [_special(tokenizer, i) for i in tokenizer.bos_ids]
             row = [*before, *row, *(_special(tokenizer, i) for i in tokenizer.eos_ids)]
         result.append(row)
-    return result
+    return Raw(dumps(result))
 
 
 def _special(tokenizer: Tokenizer, token_id: int) -> dict[str, Any]:
@@ -226,6 +238,8 @@ async def decode(exchange: Exchange[DecodeBody]) -> Response:
     model, _ = _find(exchange, _Texts())
     tokenizer = model.files.tokenizer
     rows: list[list[int]] = body.ids if body.ids and isinstance(body.ids[0], list) else [body.ids]  # type: ignore[list-item]
+    exchange.service.check_number(len(rows))
+    exchange.service.check_tokens(sum(map(len, rows)))
     for token_id in (i for row in rows for i in row):
         if not 0 <= token_id < tokenizer.vocab_size:
             raise ServeError(
