@@ -1,6 +1,6 @@
 """LangChain's, LlamaIndex's and Haystack's own classes, unchanged, against the server.
 
-LlamaIndex's are not in requirements-dev.txt, as one brings pytest-asyncio. In an environment apart::
+LlamaIndex's are not in requirements-dev.txt: one brings pytest-asyncio. Elsewhere::
 
     pip install llama-index-embeddings-openai llama-index-embeddings-ollama
     python -m pytest -p no:asyncio tests/test_serve_frameworks.py
