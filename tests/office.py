@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -266,6 +267,15 @@ def mail(subject: str, text: str) -> bytes:
     message.set_content(text)
     message.add_alternative(f"<p>{escape(text)}</p>", subtype="html")
     return message.as_bytes()
+
+
+def mailbox(messages: Sequence[tuple[str, str]]) -> bytes:
+    """Return an mbox file of (subject, text) messages."""
+    parts = []
+    for subject, text in messages:
+        raw = re.sub(rb"(?m)^(>*From )", rb">\1", mail(subject, text))
+        parts.append(b"From a@example.org Tue Mar  3 12:00:00 2026\n" + raw)
+    return b"\n".join(parts)
 
 
 def notebook(cells: Sequence[tuple[str, str]]) -> bytes:

@@ -36,6 +36,10 @@ FORMATS = {
     "a.tex": rb"\section{Top} Needle",
     "a.py": b"def f():\n    return 'Needle'\n",
     "README": b"Needle without an ending",
+    "a.mbox": office.mailbox([("Lunch", "Needle in a mailbox")]),
+    "Inbox": office.mailbox([("Keys", "Needle in Thunderbird's mailbox")]),
+    "old.docx": b"Needle under a wrong name",
+    "scan.txt": office.pdf([["Needle in a PDF that is named otherwise"]]),
 }
 
 
@@ -62,6 +66,8 @@ def _check_places(readings: dict[str, Reading]) -> None:
     assert readings["a.pdf"].pieces[0].page == 1
     assert readings["a.epub"].title == "A Book"
     assert readings["a.eml"].title == "Lunch"
+    assert (readings["Inbox"].file_type, readings["a.mbox"].pieces[0].heading) == ("mbox", "Lunch")
+    assert (readings["old.docx"].file_type, readings["scan.txt"].file_type) == ("text", "pdf")
     html = readings["a.html"]
     assert html.title == "T"
     assert "bad()" not in html.pieces[0].text
@@ -90,9 +96,10 @@ def bomb(path: Path, megabytes: int) -> None:
 
 
 HOSTILE = {
+    "locked.docx": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(2000),
     "locked.pdf": office.pdf([["secret"]], office.encryption()),
     "broken.pdf": b"%PDF-1.4 nothing more",
-    "broken.docx": b"no zip at all",
+    "broken.docx": b"PK\x03\x04 nothing more",
     "cut.docx": FORMATS["a.docx"][:400],
     "empty.pdf": b"",
 }
@@ -109,6 +116,7 @@ def test_hostile_and_broken_files_are_said_and_the_next_is_read(tmp_path: Path) 
         assert "No such file" in read.read("gone.txt").problem
     assert all(problems.values()), problems
     assert "password" in problems["locked.pdf"]
+    assert "password" in problems["locked.docx"]
     assert problems["bomb.docx"] == "it unpacks to 60 MB, and 50 are allowed"
 
 
@@ -172,6 +180,7 @@ def test_encodings(encoding: str) -> None:
 
 def test_what_is_no_character_is_taken_out() -> None:
     assert decoded(b"a\r\nb\rc\x00\x1b[31mred\x1b[0m N\x08Na\x0c") == "a\nb\ncred Na\x0c"
+    assert decoded("a\x9b31mb\x85c\x7fd".encode()) == "a31mbcd"
 
 
 def test_binary_files_are_known_by_their_first_bytes() -> None:

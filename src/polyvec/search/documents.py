@@ -13,6 +13,7 @@ from typing import Any
 
 from polyvec.errors import InputError, MissingExtraError
 from polyvec.search.kinds import ZIPPED, Kind
+from polyvec.search.mailbox import mailbox_text
 from polyvec.search.settings import MB, ReadSettings
 
 
@@ -39,6 +40,8 @@ def read_document(path: Path, kind: Kind, settings: ReadSettings) -> Text:
     """
     if kind.how == "office":
         text = _read_office(path, kind, settings)
+    elif kind.how == "mailbox":
+        text = Text(_clean(mailbox_text(path.read_bytes(), _text_of_html)), is_markdown=True)
     else:
         content = decoded(path.read_bytes())
         text = Text(content, is_markdown=kind.how == "markdown", has_lines=True)
@@ -87,7 +90,7 @@ def _clean(text: str) -> str:
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]|.\x08", "", text)
-    return re.sub(r"[\0-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]", "", text)
+    return re.sub(r"[\0-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff]", "", text)
 
 
 def _read_office(path: Path, kind: Kind, settings: ReadSettings) -> Text:
@@ -108,10 +111,21 @@ def _read_office(path: Path, kind: Kind, settings: ReadSettings) -> Text:
         extraction_timeout_secs=max(1, int(settings.read_timeout_s)),
     )
     try:
-        result = kreuzberg.extract_file_sync(str(path), config=config)
+        mime = "application/pdf" if kind.file_type == "pdf" else None  # whatever its name
+        result = kreuzberg.extract_file_sync(str(path), mime, config=config)
     except kreuzberg.KreuzbergError as error:
         raise InputError(_reason(str(error))) from error
     return _text_of(result, kind, marker)
+
+
+def _text_of_html(html: str) -> str:
+    """Return a message's text; nothing where its HTML is beyond reading."""
+    kreuzberg = _kreuzberg()
+    config = kreuzberg.ExtractionConfig(use_cache=False, enable_quality_processing=False)
+    try:
+        return str(kreuzberg.extract_bytes_sync(html.encode(), "text/html", config=config).content)
+    except kreuzberg.KreuzbergError:
+        return ""
 
 
 def _text_of(result: Any, kind: Kind, marker: str) -> Text:  # noqa: ANN401 (kreuzberg's, lazily)

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-How = Literal["text", "markdown", "code", "office"]
-"""Lines of text; with Markdown's headings; with a grammar; or a format that kreuzberg unpacks."""
+from polyvec.errors import InputError
+from polyvec.search.mailbox import is_mailbox
+
+How = Literal["text", "markdown", "code", "office", "mailbox"]
+"""Lines of text; with Markdown's headings; with a grammar; what kreuzberg unpacks; mbox."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ _KINDS = {
         doc="doc",
         pptx="pptx pptm ppsx",
         ppt="ppt",
-        xlsx="xlsx xlsm xlsb xls",
+        xlsx="xlsx xlsm xlsb",
+        xls="xls",
         odt="odt",
         ods="ods",
         rtf="rtf",
@@ -42,6 +46,7 @@ _KINDS = {
         mail="eml msg",
         notebook="ipynb",
     ),
+    **_kinds("mailbox", mbox="mbox mbx"),
     **_kinds("markdown", markdown="md markdown mdx qmd rmd"),
     **_kinds(
         "code",
@@ -185,12 +190,37 @@ def kind_by_content(start: bytes) -> Kind | None:
     """Return the kind of a file without a telling name by its first bytes: text or nothing."""
     if start.startswith(b"%PDF-"):
         return Kind("pdf", "office")
+    if is_mailbox(start):  # Thunderbird's have no ending
+        return Kind("mbox", "mailbox")
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 and UTF-32 have zero bytes
         return Kind("text", "text")
     if b"\0" in start:
         return None
     control = sum(byte < 32 and byte not in b"\t\n\r\f\x1b\b" for byte in start)
     return Kind("text", "text") if control * 100 <= len(start) else None
+
+
+def actual_kind(named: Kind | None, start: bytes) -> Kind | None:
+    """Return the kind of a file by its name, or by its first bytes where they contradict it.
+
+    Raises:
+        InputError: A new Office document that is none: locked by a password, or an old one.
+    """
+    if named is None:
+        return kind_by_content(start)
+    if start.startswith(b"%PDF-"):
+        return Kind("pdf", "office")
+    if named.file_type not in ZIPPED or not start or start.startswith(b"PK"):
+        return named
+    if start.startswith(_OLD_OFFICE):
+        raise InputError(
+            "it is locked with a password, or an old Office file under a new one's name"
+        )
+    return kind_by_content(start) or named
+
+
+_OLD_OFFICE = b"\xd0\xcf\x11\xe0"
+"""Of OLE containers: Office before 2007, and what encrypts newer documents."""
 
 
 def _ending(path: str) -> str:

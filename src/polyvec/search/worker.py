@@ -17,7 +17,7 @@ import tokenizers
 from polyvec.errors import InputError, PolyvecError
 from polyvec.search.chunks import Cutter, Piece
 from polyvec.search.documents import read_document
-from polyvec.search.kinds import kind_by_content, kind_of
+from polyvec.search.kinds import actual_kind, kind_of
 from polyvec.search.rows import ChunkSettings
 from polyvec.search.settings import MB, ReadSettings
 
@@ -80,7 +80,7 @@ def read_and_cut(
         document_id, start = _hashed(root, place)
         if document_id == known_id:
             return Reading(document_id, is_known=True)
-        kind = kind or kind_by_content(start)
+        kind = actual_kind(kind, start)
         if kind is None:
             return Reading(document_id, is_binary=True)
         text = read_document(place, kind, settings)
