@@ -1,6 +1,8 @@
 """Searching an index: rankings and their fusion, explained scores, snippets, and the command."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +257,13 @@ def test_a_model_that_has_changed_is_refused(tmp_path: Path) -> None:
         open_searcher(mine.uri)
     assert open_searcher(mine.uri, "text").search("router", SearchSettings("text"))
     assert len(FILES) == 4
+
+
+@pytest.mark.parametrize("mode", ["text", "hybrid"])
+def test_the_command_ends_when_it_has_answered(indexed: Indexed, mode: str) -> None:
+    """In a process of its own: the store's threads must not keep it from ending."""
+    command = [sys.executable, "-m", "polyvec", "search", "router", "--mode", mode]
+    done = subprocess.run(
+        [*command, "--index", indexed.uri], capture_output=True, timeout=120, check=False
+    )
+    assert (done.returncode, b"router.md" in done.stdout) == (0, True), done.stderr

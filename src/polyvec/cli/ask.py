@@ -5,8 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from polyvec.cli.options import MESSAGES, DeviceOption, JsonOption, PrecisionOption
+from polyvec.cli.options import (
+    CHAT_PANEL,
+    MESSAGES,
+    ChatModelOption,
+    ChatUrlOption,
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+)
 from polyvec.cli.output import print_json, results_console
+from polyvec.cli.passages import source_line
 from polyvec.cli.search import (
     BeforeOption,
     IndexOption,
@@ -16,33 +25,12 @@ from polyvec.cli.search import (
     TypeOption,
     where_of,
 )
+from polyvec.cli.terminal import visible, visible_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from polyvec.search.answer import Answer, Event
-    from polyvec.search.retrieve import Result
-
-_CHAT = "The chat model"
-
-ChatUrlOption = Annotated[
-    str | None,
-    typer.Option(
-        "--chat-url",
-        help="A chat endpoint in OpenAI's shape, up to and with /v1. [env: POLYVEC_CHAT_URL]",
-        show_default=False,
-        rich_help_panel=_CHAT,
-    ),
-]
-ChatModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--chat-model",
-        help="[env: POLYVEC_CHAT_MODEL]",
-        show_default=False,
-        rich_help_panel=_CHAT,
-    ),
-]
 
 
 def ask(
@@ -51,12 +39,14 @@ def ask(
     chat_url: ChatUrlOption = None,
     chat_model: ChatModelOption = None,
     max_answer_tokens: Annotated[
-        int, typer.Option("--max-answer-tokens", rich_help_panel=_CHAT)
+        int, typer.Option("--max-answer-tokens", rich_help_panel=CHAT_PANEL)
     ] = 512,
     chat_timeout: Annotated[
         float,
         typer.Option(
-            "--chat-timeout", help="Seconds until the next words arrive.", rich_help_panel=_CHAT
+            "--chat-timeout",
+            help="Seconds until the next words arrive.",
+            rich_help_panel=CHAT_PANEL,
         ),
     ] = 120.0,
     passages: Annotated[
@@ -117,20 +107,15 @@ def _followed(events: "Iterator[Event]", is_quiet: bool) -> "Answer":
         if isinstance(event, Answer):
             return event
         if isinstance(event, Words) and not is_quiet:
-            typer.echo(_safe(event.text), nl=False)
+            typer.echo(visible_lines(event.text), nl=False)
     raise AssertionError("the last event is the answer")
-
-
-def _safe(text: str) -> str:
-    """Keep a model's control characters from the terminal."""
-    return "".join(sign for sign in text if sign in "\n\t" or sign.isprintable())
 
 
 def _print(answer: "Answer") -> None:
     console = results_console()
     if not answer.is_in_documents:
         console.print(Text("Not in your documents.", style="bold"))
-        MESSAGES.print(Text(answer.reason, style="dim"))
+        MESSAGES.print(Text(visible(answer.reason), style="dim"))
         if answer.results:
             console.print(Text("Nearest, and not enough:", style="dim"))
     else:
@@ -138,14 +123,6 @@ def _print(answer: "Answer") -> None:
     verdicts = {citation.number: citation.verdict for citation in answer.citations}
     shown = answer.results if answer.is_in_documents else answer.results[:3]
     for number, result in enumerate(shown, 1):
-        console.print(_source(number, result, verdicts.get(number)), soft_wrap=True)
+        console.print(source_line(number, result, verdicts.get(number)), soft_wrap=True)
     for note in answer.notes:
-        MESSAGES.print(Text.assemble(("check: ", "bold yellow"), _safe(note)))
-
-
-def _source(number: int, result: "Result", verdict: str | None) -> Text:
-    from polyvec.search.retrieve import place
-
-    style = "dim" if verdict is None else ("green" if verdict == "supported" else "yellow")
-    heads = [result.chunk.path, place(result.chunk), result.chunk.heading]
-    return Text(f"[{number}] {' · '.join(each for each in heads if each)}", style=style)
+        MESSAGES.print(Text.assemble(("check: ", "bold yellow"), visible(note)))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from rich.text import Text
 from typer.core import TyperGroup
 
 import polyvec
@@ -36,6 +37,7 @@ from polyvec.cli import (
     verify,
 )
 from polyvec.cli.options import MESSAGES
+from polyvec.cli.terminal import visible_lines
 from polyvec.errors import PolyvecError
 
 _LATE = {
@@ -136,7 +138,7 @@ def run() -> None:
     try:
         app(prog_name="polyvec")
     except PolyvecError as error:
-        MESSAGES.print(f"[bold red]error:[/] {_plain(str(error))}")
+        _say("error:", "bold red", str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output, e.g. `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -144,10 +146,10 @@ def run() -> None:
 
 
 def _show_warning(message: Warning | str, *_where: object, **_: object) -> None:
-    MESSAGES.print(f"[bold yellow]warning:[/] {_plain(str(message))}")
+    _say("warning:", "bold yellow", str(message))
 
 
-def _plain(text: str) -> str:
-    """Keep rich from reading markup in a message, and unprintable characters out of it."""
+def _say(what: str, style: str, text: str) -> None:
+    """Print a message as it is: no markup is read in it, and a terminal obeys nothing in it."""
     printable = text.encode("utf-8", errors="backslashreplace").decode()
-    return printable.replace("[", r"\[")
+    MESSAGES.print(Text.assemble((what, style), " ", visible_lines(printable)))

@@ -1,7 +1,12 @@
 """``polyvec mcp``: search and ask as tools for assistants."""
 
-from polyvec.cli.ask import ChatModelOption, ChatUrlOption
-from polyvec.cli.options import MESSAGES, DeviceOption, PrecisionOption
+from polyvec.cli.options import (
+    MESSAGES,
+    ChatModelOption,
+    ChatUrlOption,
+    DeviceOption,
+    PrecisionOption,
+)
 from polyvec.cli.search import IndexOption
 
 

@@ -117,3 +117,23 @@ FormatOption = Annotated[
     typer.Option("--format", help="Where a file's ending does not say.", rich_help_panel=_FILES),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+CHAT_PANEL = "The chat model"
+ChatUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--chat-url",
+        help="A chat endpoint in OpenAI's shape, up to and with /v1. [env: POLYVEC_CHAT_URL]",
+        show_default=False,
+        rich_help_panel=CHAT_PANEL,
+    ),
+]
+ChatModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--chat-model",
+        help="[env: POLYVEC_CHAT_MODEL]",
+        show_default=False,
+        rich_help_panel=CHAT_PANEL,
+    ),
+]

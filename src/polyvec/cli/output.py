@@ -13,6 +13,7 @@ from rich.style import Style
 from rich.text import Text
 
 from polyvec.cli.options import MESSAGES
+from polyvec.cli.terminal import visible_json
 from polyvec.hub import ALIASES
 
 _CELL_WIDTH = 4
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def print_json(value: object) -> None:
-    """Print a value as one JSON document."""
+    """Print a value as one JSON document, with nothing in it that a terminal obeys."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
-    typer.echo(orjson.dumps(value, option=options).decode())
+    typer.echo(visible_json(orjson.dumps(value, option=options).decode()))
 
 
 def announce(embedder: "Embedder", model: str) -> None:

@@ -6,12 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from polyvec.cli.options import DeviceOption, JsonOption, PrecisionOption
+from polyvec.cli.options import (
+    ChatModelOption,
+    ChatUrlOption,
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+)
 from polyvec.cli.output import print_json, results_console
-from polyvec.errors import InputError
+from polyvec.cli.passages import copies_line, explained_line, passage_lines, path_line
+from polyvec.cli.team import StorageOption
+from polyvec.cli.terminal import visible
+from polyvec.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from polyvec.search.retrieve import Mode, Result
+    from polyvec.search.retrieve import Mode, Result, SearchSettings
     from polyvec.search.where import Where
 
 _FILTERS, _RANKING = "Which documents", "Ranking"
@@ -94,10 +103,14 @@ def where_of(
 
 def search(
     query: Annotated[
-        str,
-        typer.Argument(help="In any language.", show_default=False),
-    ],
+        str | None,
+        typer.Argument(help="In any language. It may be left out with --ui.", show_default=False),
+    ] = None,
     index: IndexOption = None,
+    storage_option: StorageOption = None,
+    ui: Annotated[
+        bool, typer.Option("--ui", help="Search, read and ask in the terminal, by keyboard.")
+    ] = False,
     top_k: Annotated[
         int,
         typer.Option("--top-k", "-k", help="Passages, or documents where they are grouped."),
@@ -144,6 +157,8 @@ def search(
         bool, typer.Option("--explain", help="Say why each is where it is.")
     ] = False,
     as_json: JsonOption = False,
+    chat_url: ChatUrlOption = None,
+    chat_model: ChatModelOption = None,
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
 ) -> None:
@@ -154,16 +169,32 @@ def search(
     - `polyvec search "how do I reset the router?"`
     - `polyvec search "Kündigungsfrist" --type pdf --since 2026-01-01 --explain`
     - `polyvec search "error 0x80070057" --mode text --json`
+    - `polyvec search --ui`
     """
     from polyvec.search.place import find_index
     from polyvec.search.retrieve import SearchSettings, open_searcher
+    from polyvec.search.storage import stated_options
 
+    stored = stated_options(storage_option or ())
     settings = SearchSettings(_mode(mode), top_k, candidates, diversity, per_document)
+    if ui:
+        if as_json or explain:
+            raise InputError("--ui shows what --json and --explain print; leave them out.")
+        fields = {
+            "path": ", ".join(path or ()),
+            "type": ", ".join(file_type or ()),
+            "language": ", ".join(language or ()),
+            "since": since or "",
+            "before": before or "",
+        }
+        chat, how = (chat_url, chat_model), (precision, device, stored)
+        _show_screen(find_index(index), query or "", settings, fields, chat, how)
+        return
     where = where_of(path, file_type, language, since, before)
     where.sql()  # a wrong one is told before a model is loaded
-    if not query.strip():
-        raise InputError("The query is empty.")
-    searcher = open_searcher(find_index(index), settings.mode, precision, device)
+    if query is None or not query.strip():
+        raise InputError("The query is empty. Give one, or --ui to type it there.")
+    searcher = open_searcher(find_index(index), settings.mode, precision, device, stored)
     results = searcher.search(query, settings, where)
     info = searcher.store.info
     if as_json:
@@ -171,7 +202,7 @@ def search(
         head = {"query": query, "mode": mode, "index": searcher.store.uri, "root": info.root}
         print_json({**head, "results": found})
         return
-    _print(query, results, per_document > 0, explain, Path(info.root))
+    _print(query, results, per_document > 0, explain, info.root or searcher.store.uri)
 
 
 def _mode(text: str) -> "Mode":
@@ -180,39 +211,51 @@ def _mode(text: str) -> "Mode":
     return text  # type: ignore[return-value]
 
 
-def _print(query: str, results: "list[Result]", is_grouped: bool, why: bool, root: Path) -> None:
+def _show_screen(
+    uri: str,
+    question: str,
+    settings: "SearchSettings",
+    fields: dict[str, str],
+    chat: tuple[str | None, str | None],
+    how: tuple[str, str, dict[str, str]],
+) -> None:
+    """Run the text-mode interface; the model is loaded while it shows already."""
+    import os
+
+    from polyvec.search.chat import MODEL_VARIABLE, URL_VARIABLE, chat_settings
+    from polyvec.search.retrieve import open_searcher
+    from polyvec.search.store import Store
+
+    try:
+        from polyvec.cli.screen import SearchScreen
+    except ImportError as error:
+        raise MissingExtraError(
+            "The text-mode interface needs textual, which is not installed: "
+            "pip install 'polyvec[search]'."
+        ) from error
+    stated = (*chat, os.environ.get(URL_VARIABLE), os.environ.get(MODEL_VARIABLE))
+    to = chat_settings(*chat) if any(stated) else None
+    # A missing index is told before the screen is taken.
+    root = Path(Store.open(uri, None, how[2]).info.root)
+    screen = SearchScreen(
+        lambda: open_searcher(uri, "hybrid", *how), root, settings, to, question, fields
+    )
+    problem = screen.run()
+    if problem is not None:
+        raise problem
+
+
+def _print(query: str, results: "list[Result]", is_grouped: bool, why: bool, where: str) -> None:
     console = results_console()
     if not results:
-        console.print(f"Nothing found in {root}.")
+        console.print(Text(f"Nothing found in {visible(where)}."))
         return
     above = None
     for number, result in enumerate(results, 1):
         if not is_grouped or result.chunk.path != above:
             above = result.chunk.path
-            console.print(Text(above, style="bold cyan"), soft_wrap=True)
-        console.print(_line(number, result, query), soft_wrap=True)
-        if result.also_in:
-            console.print(Text(f"    the same in {', '.join(result.also_in)}", style="dim"))
-        if why:
-            console.print(Text(f"    {_explained(result)}", style="dim"), soft_wrap=True)
-
-
-def _line(number: int, result: "Result", query: str) -> Text:
-    from polyvec.search.retrieve import place
-    from polyvec.search.snippets import snippet
-
-    shown = snippet(result.chunk.text, query)
-    heads = [each for each in (place(result.chunk), result.chunk.heading) if each]
-    line = Text(f"{number:3} {result.score:.3f} ", style="green")
-    line.append(f"{' · '.join(heads)}\n" if heads else "\n", style="dim")
-    words = Text(shown.text, style="default not dim")
-    for start, end in shown.marks:
-        words.stylize("bold yellow", start, end)
-    before, after = "…" * shown.cut_before, "…" * shown.cut_after
-    return Text.assemble(line, f"    {before}", words, after)
-
-
-def _explained(result: "Result") -> str:
-    from polyvec.search.retrieve import explain
-
-    return explain(result)
+            console.print(path_line(result), soft_wrap=True)
+        console.print(passage_lines(number, result, query), soft_wrap=True)
+        for line in (copies_line(result), explained_line(result) if why else None):
+            if line is not None:
+                console.print(line, soft_wrap=True)
