@@ -27,6 +27,7 @@ from polyvec.search.database import (
     read_facts,
     write_facts,
 )
+from polyvec.search.quantized import is_quantized, refine_factor, vector_index
 from polyvec.search.rows import Chunk, Document, Hit, IndexInfo, Vectors
 from polyvec.search.tables import (
     CHUNK_COLUMNS,
@@ -48,10 +49,6 @@ if TYPE_CHECKING:
 _Query = TypeVar("_Query", bound="LanceQueryBuilder")
 
 DOCUMENTS = "documents"
-QUANTIZE_FROM_CHUNKS = 20_000
-"""Below it, comparing with every vector is exact and takes milliseconds."""
-REFINE_FACTOR = 10
-"""Candidates a wanted result, compared again by their whole vectors: recall 0.72 becomes 1.0."""
 _CLAUSE_IDS = 1_000
 _OLD_VERSIONS_KEPT = timedelta(hours=1)
 
@@ -158,7 +155,11 @@ class Store:
         begun = self._chunks.search(asked, vector_column_name="vector", query_type="vector")
         query = cast("LanceVectorQueryBuilder", begun).distance_type("cosine")
         query = query.select([*CHUNK_COLUMNS, "_distance"]).limit(_checked(limit))
-        query = query.bypass_vector_index() if exact else query.refine_factor(REFINE_FACTOR)
+        if exact:
+            query = query.bypass_vector_index()
+        else:  # all partitions, if a filter leaves too few in the nearest
+            factor = refine_factor(limit, self.info.dimension)
+            query = query.refine_factor(factor).maximum_nprobes(0)
         found = _filtered(query, where).to_arrow().to_pylist()
         return [Hit(chunk_of(row), 1.0 - row["_distance"]) for row in found]
 
@@ -322,20 +323,20 @@ class Store:
         for column in ("chunk_id", "text_id", "path", "text"):
             if not self._has_index(column):
                 attempted(lambda column=column: self._make_index(column))  # type: ignore[misc]
-        if self.count() >= QUANTIZE_FROM_CHUNKS and not self._has_index("vector"):
+        quantize = is_quantized(self.count(), self.info.dimension)
+        if quantize and not self._has_index("vector"):
             attempted(lambda: self._make_index("vector"))
         for table in (self._chunks, self._documents):
             attempted(lambda table=table: table.optimize(cleanup_older_than=_OLD_VERSIONS_KEPT))  # type: ignore[misc]
 
     def _make_index(self, column: str) -> None:
-        from lancedb.index import FTS, BTree, IvfRq
+        from lancedb.index import FTS, BTree
 
-        config: FTS | BTree | IvfRq = BTree()
+        config: FTS | BTree = BTree()
         if column == "text":
             config = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False)
-        elif column == "vector":
-            config = IvfRq(distance_type="cosine")
-        self._chunks.create_index(column, config=config)
+        chosen = vector_index() if column == "vector" else config
+        self._chunks.create_index(column, config=chosen)
 
 
 def _filtered(query: _Query, where: Where | None) -> _Query:
