@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import re
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,16 +215,36 @@ def test_a_request_is_a_span(live: Live, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_spans_are_sent_to_an_endpoint() -> None:
     pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
     from polyvec.serve.exchange import Record
     from polyvec.serve.tracing import Tracing
     from tests.collector import collecting
 
     with collecting() as (url, received):
         tracing = Tracing(url)
-        tracing.on_end(Record("ollama", "/api/embed", status=200, seconds=0.1))
+        for status in (200, 400, 503):
+            tracing.on_end(Record("ollama", "/api/embed", status=status, seconds=0.1))
         tracing.close()
-    assert [path for path, _ in received] == ["/v1/traces"]
-    assert b"polyvec" in received[0][1]
+    ((path, body),) = received
+    assert path == "/v1/traces"
+    (resource,) = ExportTraceServiceRequest.FromString(body).resource_spans
+    assert ("service.name", "polyvec") in {
+        (each.key, each.value.string_value) for each in resource.resource.attributes
+    }
+    spans = resource.scope_spans[0].spans
+    assert {span.kind for span in spans} == {Span.SPAN_KIND_SERVER}
+    assert [span.status.code == Status.STATUS_CODE_ERROR for span in spans] == [False, False, True]
+
+
+def test_a_collector_that_is_not_there_keeps_nobody_waiting(tiny_folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        nowhere = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    with serving(f"tiny={tiny_folder}", otlp_endpoint=nowhere) as live:
+        assert live.post("/api/embed", FOX).status_code == 200
+        ended = time.monotonic()
+    assert time.monotonic() - ended < 10
 
 
 # --- Models -----------------------------------------------------------------------------------

@@ -25,11 +25,17 @@ class Tracing:
         """Write a request's span."""
         if self._provider is None:
             return
+        from opentelemetry.trace import SpanKind, StatusCode
+
         end_ns = time.time_ns()
         span = self._tracer.start_span(
-            f"{record.dialect} {record.path}", start_time=end_ns - int(record.seconds * 1e9)
+            f"{record.dialect} {record.path}",
+            kind=SpanKind.SERVER,
+            start_time=end_ns - int(record.seconds * 1e9),
         )
         span.set_attributes(_attributes(record))
+        if record.status >= 500:  # what a client did wrong is no error of a server's span
+            span.set_status(StatusCode.ERROR)
         span.end(end_ns)
 
     def close(self) -> None:
