@@ -52,14 +52,14 @@ class SearchScreen(App[PolyvecError]):
     #filters { height: 3; display: none; }
     #filters.shown { display: block; }
     #filters Input { width: 1fr; border: round $secondary; }
-    #results { width: 1fr; border: round $primary; }
+    #results { width: 1fr; height: 1fr; border: round $primary; }
     #preview { width: 1fr; border: round $primary; padding: 0 1; }
     #answer { height: 12; border: round $accent; padding: 0 1; display: none; }
     #answer.shown { display: block; }
     #status { height: 1; color: $text-muted; }
     Screen.-narrow #preview { display: none; }
     """
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (80, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (80, "-wide")]  # noqa: RUF012 (as the base has it)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "question", "Question"),
         Binding("f2", "next_mode", "Mode"),

@@ -51,7 +51,7 @@ def passage_text(result: Result, question: str, before: str = "", after: str = "
         Text(explained_line(result).plain.strip(), style="dim"),
         *(Text(f"also in {visible(path)}", style="dim") for path in result.also_in),
         Text(),
-        Text(visible_lines(before), style="dim"),
+        *([Text(visible_lines(before), style="dim")] if before else []),
         marked(shown, matches(shown, question)),
         Text(visible_lines(after), style="dim"),
     ]

@@ -98,28 +98,51 @@ class Answer:
 Event = Sources | Words | Answer
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for passages having a question's answer."""
+
+    cosine: float
+    """Of the nearest passage; -1 where there is none."""
+    words: float
+    """The most of the question's words that one passage has, 0 to 1."""
+    question_words: int
+
+    def is_enough(self, min_cosine: float, min_words: float) -> bool:
+        """Whether it is near enough in meaning, or has enough of the words, if there are two."""
+        has_words = self.question_words > 1 and self.words >= min_words
+        return self.cosine >= min_cosine or has_words
+
+
+def evidence(question: str, results: Sequence[Result]) -> Evidence:
+    """Return what the passages found say for their having the answer."""
+    words = folded_words(question)
+    shares = [len(words & folded_words(r.chunk.text)) / max(len(words), 1) for r in results]
+    cosines = [result.cosine for result in results if result.cosine is not None]
+    return Evidence(max(cosines, default=-1.0), max(shares, default=0.0), len(words))
+
+
 def is_in_documents(
     question: str, results: Sequence[Result], min_cosine: float
 ) -> tuple[bool, str]:
     """Say whether passages may answer a question, by their scores, and why.
 
     They may if the nearest has a cosine of ``min_cosine`` or more, or if one has most of the
-    question's words (``MIN_WORDS``). The default is a choice, not measured yet;
-    it depends on the model.
+    question's words (``MIN_WORDS``). bench/ask_threshold.py measures both for a model.
     """
     if not results:
         return False, "Nothing was found."
-    best = max((result.cosine for result in results if result.cosine is not None), default=-1.0)
-    if best >= min_cosine:
-        return True, f"The nearest passage has cosine {best:.3f}, of {min_cosine:.3f} needed."
-    words = folded_words(question)
-    shares = [len(words & folded_words(r.chunk.text)) / max(len(words), 1) for r in results]
-    most = max(shares)
-    if len(words) > 1 and most >= MIN_WORDS:
-        return True, f"A passage has {most:.0%} of the question's words."
+    found = evidence(question, results)
+    if found.cosine >= min_cosine:
+        return (
+            True,
+            f"The nearest passage has cosine {found.cosine:.3f}, of {min_cosine:.3f} needed.",
+        )
+    if found.is_enough(min_cosine, MIN_WORDS):
+        return True, f"A passage has {found.words:.0%} of the question's words."
     return False, (
-        f"The nearest passage has cosine {best:.3f}, and {min_cosine:.3f} is needed "
-        f"(--min-cosine); no passage has more than {most:.0%} of the question's words."
+        f"The nearest passage has cosine {found.cosine:.3f}, and {min_cosine:.3f} is needed "
+        f"(--min-cosine); no passage has more than {found.words:.0%} of the question's words."
     )
 
 
