@@ -121,6 +121,16 @@ def test_models_are_listed_and_shown(client: openai.OpenAI) -> None:
         client.models.retrieve("nope")
 
 
+def test_a_model_of_the_hub_is_shown_by_its_name(
+    client: openai.OpenAI, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = live.server.models.all[0]
+    monkeypatch.setitem(live.server.models._models, "hf:org/tiny", served)
+    assert client.models.retrieve("hf:org/tiny").id == served.name
+    answer = client.embeddings.create(model="hf:org/tiny:query", input="fox")
+    assert answer.model == "hf:org/tiny:query"
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [

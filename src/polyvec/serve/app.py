@@ -243,7 +243,7 @@ def _add(app: FastAPI, route: Route) -> None:
     if route.parameters is not None:
         extra["parameters"] = _in_address(route.parameters)
     app.add_api_route(
-        route.path,
+        route.path.replace("{model}", "{model:path}"),  # hf:org/name has a slash
         endpoint(route.dialect, route.body, route.handler),
         methods=[route.method],
         tags=[route.dialect],
@@ -285,7 +285,7 @@ def _responses(route: Route) -> dict[int | str, dict[str, Any]]:
         "unauthorized": "No API key, or an unknown one",
         "unknown_model": "No such model",
         "slow_body": "Its body took too long",
-        "too_large": "Its body is too large",
+        "too_large": "It is too long, or its body too large",
         "overloaded": "Too busy; Retry-After says when to try again",
         "engine": "The model could not embed it",
         "unavailable": "The model cannot be loaded now",
