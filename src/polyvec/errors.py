@@ -89,5 +89,13 @@ class IndexMismatchError(PolyvecError):
     """A search index of another model, cut or version; the message names what migrates it."""
 
 
+class StorageError(PolyvecError):
+    """An object store that refused or cannot be reached; the message says what to set."""
+
+
+class TurnLostError(PolyvecError):
+    """Another run went on in this one's place, as it had not been heard of for too long."""
+
+
 class TruncationWarning(UserWarning):
     """Some texts were longer than the model reads and were cut."""

@@ -12,6 +12,7 @@ import numpy as np
 from polyvec.engine.embedder import Embedder
 from polyvec.search.chunks import Piece
 from polyvec.search.rows import Chunk, Document, Vectors
+from polyvec.search.runs import refresh
 from polyvec.search.store import Store
 
 COMMIT_EVERY_S = 10.0
@@ -60,7 +61,7 @@ class Batch:
         self._waiting_tokens = 0
         self._commits += 1
         if self._commits % _COMPACT_EVERY == 0:
-            self.store.refresh()
+            refresh(self.store)
 
     def _vectors(self) -> Vectors:
         texts = {chunk.text_id: chunk.embedded_text for chunk in self._chunks}

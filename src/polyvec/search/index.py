@@ -4,10 +4,8 @@ What is done is in the tables after every batch; a run that was killed at any po
 by the next one. A file's old chunks go when all of its new ones are in.
 """
 
-import fcntl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +14,17 @@ from typing import Any
 from polyvec.engine.embedder import Embedder
 from polyvec.errors import IndexMismatchError, IndexMissingError, InputError
 from polyvec.search.batch import Batch, chunks_of
+from polyvec.search.database import other_cut
 from polyvec.search.place import index_of
 from polyvec.search.reader import Reader
-from polyvec.search.rows import ChunkSettings, Document, IndexInfo
+from polyvec.search.rows import SHARED_FORMAT, ChunkSettings, Document, IndexInfo
+from polyvec.search.runs import refresh, silent, updating
 from polyvec.search.scan import Scan, Seen, scan
 from polyvec.search.settings import MB, ReadSettings
+from polyvec.search.sources import Sources
+from polyvec.search.storage import reaching
 from polyvec.search.store import Store
+from polyvec.search.turns import Tell
 from polyvec.search.worker import Reading
 
 
@@ -88,6 +91,8 @@ def open_index(
     model: str,
     uri: str | None = None,
     chunking: ChunkSettings | None = None,
+    source: str | None = None,
+    storage_options: Mapping[str, str] | None = None,
 ) -> Store:
     """Open the index of a folder, or make it.
 
@@ -97,28 +102,60 @@ def open_index(
         model: The name that ``embedder`` was loaded by.
         uri: Where the index is or is to be; None is the folder's own place.
         chunking: How documents are cut; None is as the index has it, or the defaults.
+        source: The folder's name in an index of several. Given, or in an object store, a new index
+            is one of several; None is then the name that the folder had before, else its own.
+        storage_options: What LanceDB is told about an object store, beside what its file says.
 
     Raises:
         IndexMismatchError: The index is of another model, cut or folder.
-        InputError: The model cannot read chunks of that size.
+        InputError: The model cannot read chunks of that size, or the source's name is taken.
+        StorageError: An object store refused, or cannot be reached.
     """
     place = uri or index_of(root)
     fingerprint = embedder.files.fingerprint()
     try:
-        store = Store.open(place, fingerprint)
+        store = Store.open(place, fingerprint, storage_options)
     except IndexMissingError:
-        cut = fitting_chunks(embedder, chunking)
-        info = IndexInfo(model, fingerprint, embedder.dimension, str(root.resolve()), cut)
-        return Store.create(place, info)
+        info = _new_info(root, embedder, model, chunking, source is not None or "://" in place)
+        store = Store.create(place, info, storage_options)
+    if chunking is not None and chunking != store.info.chunking:
+        raise other_cut(place, store.info, replace(store.info, chunking=chunking))
+    if store.info.is_shared:
+        _claim(store, root, source)
+    else:
+        _check_folder(store, root, source)
+    return store
+
+
+def _new_info(
+    root: Path, embedder: Embedder, model: str, chunking: ChunkSettings | None, is_shared: bool
+) -> IndexInfo:
+    fingerprint, cut = embedder.files.fingerprint(), fitting_chunks(embedder, chunking)
+    info = IndexInfo(model, fingerprint, embedder.dimension, str(root.resolve()), cut)
+    return replace(info, root="", format=SHARED_FORMAT) if is_shared else info
+
+
+def _claim(store: Store, root: Path, name: str | None) -> None:
+    def known(name: str) -> list[str]:
+        return [document.path.removeprefix(f"{name}/") for document in store.documents(f"{name}/")]
+
+    with reaching(store.uri):
+        store.source = Sources(store.database).claim(root, name, known)
+
+
+def _check_folder(store: Store, root: Path, source: str | None) -> None:
+    if source is not None:
+        raise IndexMismatchError(
+            f"The index {store.uri} is of one folder, {store.info.root}; --source {source} is for "
+            "an index of several. Make that at another place: polyvec index FOLDER --index PLACE "
+            f"--source {source}"
+        )
     if store.info.root != str(root.resolve()):
         raise IndexMismatchError(
-            f"The index {place} is of {store.info.root}, and {root.resolve()} was given: its files "
-            "would replace the others. Leave --index out, or, if the folder has moved, add "
-            "--migrate."
+            f"The index {store.uri} is of {store.info.root}, and {root.resolve()} was given: its "
+            "files would replace the others. Leave --index out, or, if the folder has moved, add "
+            "--migrate. For several folders in one index, make it with --source NAME."
         )
-    if chunking is not None and chunking != store.info.chunking:
-        return Store.create(place, replace(store.info, chunking=chunking))  # says what differs
-    return store
 
 
 def fitting_chunks(embedder: Embedder, chunking: ChunkSettings | None) -> ChunkSettings:
@@ -145,6 +182,7 @@ def update(
     embedder: Embedder,
     settings: ReadSettings,
     on_progress: OnProgress | None = None,
+    tell: Tell = silent,
 ) -> Report:
     """Bring an index up to its folder.
 
@@ -153,31 +191,19 @@ def update(
         embedder: What embeds; of the index's fingerprint.
         settings: What is read.
         on_progress: Called after every file and every batch.
+        tell: Told in a sentence which other run this one waits for.
 
     Raises:
         InputError: The folder is gone or empty, and the index is not.
         MissingExtraError: A library is not installed.
+        StorageError: An object store refused, or cannot be reached.
+        TurnLostError: This run was silent for so long that another may have gone on with it.
     """
     begun = time.monotonic()
-    with _alone(store.uri):
+    with updating(store, tell):
         report = _Run(store, embedder, settings, on_progress).run()
     report.seconds = time.monotonic() - begun
     return report
-
-
-@contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    """Wait until no other run updates the same folder of tables.
-
-    Without it, the run that ends first takes chunks for orphans whose document the other has not
-    written yet. The lock goes with its process; readers need none.
-    """
-    if "://" in uri:  # no lock in object stores: there, give each writer folders of its own
-        yield
-        return
-    with (Path(uri) / ".updating").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 class _Run:
@@ -191,13 +217,15 @@ class _Run:
         on_progress: OnProgress | None,
     ) -> None:
         self.store, self.settings = store, settings
-        self.root = Path(store.info.root)
-        self.report = Report(store.uri, store.info.root)
+        self.source, self.root = store.source, store.source.root
+        self.report = Report(store.uri, str(self.root))
         self.progress, self.on_progress = Progress(), on_progress
         self.batch = Batch(store, embedder, self._tell)
         self.tokenizer = embedder.tokenizer.backend
-        self.known = {document.path: document for document in store.documents()}
-        self.counts = store.chunk_counts()
+        prefix, path = self.source.prefix, self.source.path
+        store.delete_chunks(store.doubled_ids(prefix))  # their files are read again
+        self.known = {path(document.path): document for document in store.documents(prefix)}
+        self.counts = {path(key): count for key, count in store.chunk_counts(prefix).items()}
 
     def run(self) -> Report:
         """Read what is new, then forget what is gone."""
@@ -213,19 +241,20 @@ class _Run:
             self.progress.bytes_done += seen.size_bytes
             self._tell(0, seen.path)
         self.batch.flush()
-        self.store.delete_documents(gone)
-        if wanted or gone:
-            self.store.refresh()
+        self.store.delete_documents([self.source.key(path) for path in gone])
+        if wanted or gone or (self.known and not self.store.has_words()):
+            refresh(self.store)
         return self._finished(found, gone)
 
     def _scan(self) -> Scan:
         index = None if "://" in self.store.uri else Path(self.store.uri).resolve()
         found = scan(self.root, self.settings, index)
         if not found.files and self.known:
+            named = f"polyvec index --index {self.store.uri} --source {self.source.name} --forget"
             raise InputError(
                 f"{self.root} has no files to read, and its index has {len(self.known):,}. Is it a "
-                "drive that is not mounted? If everything was deleted, delete the index too: "
-                f"{self.store.uri}"
+                "drive that is not mounted? If everything was deleted, "
+                + (named if self.source.name else f"delete the index too: {self.store.uri}")
             )
         return found
 
@@ -233,11 +262,13 @@ class _Run:
         row = self.known.get(seen.path)
         if row is None or (row.size_bytes, row.modified_ns) != (seen.size_bytes, seen.modified_ns):
             return False
-        return self._is_whole(row) and not (row.state == "failed" and self.settings.retry_failed)
+        return self._is_whole(seen.path) and not (
+            row.state == "failed" and self.settings.retry_failed
+        )
 
-    def _is_whole(self, row: Document) -> bool:
+    def _is_whole(self, path: str) -> bool:
         """Whether the index has the chunks that the document's row says it has."""
-        return self.counts.get(row.path, 0) == row.chunks
+        return self.counts.get(path, 0) == self.known[path].chunks
 
     def _gone(self, found: Scan) -> list[str]:
         """Return the paths that the index has and the folder has not.
@@ -266,7 +297,7 @@ class _Run:
 
     def _known_id(self, seen: Seen) -> str:
         row = self.known.get(seen.path)
-        is_good = row is not None and row.state != "failed" and self._is_whole(row)
+        is_good = row is not None and row.state != "failed" and self._is_whole(seen.path)
         return row.document_id if row is not None and is_good else ""
 
     def _take(self, seen: Seen, reading: Reading, lost: set[str]) -> None:
@@ -288,7 +319,7 @@ class _Run:
         if reading.problem or reading.is_binary:
             state = "failed" if reading.problem else "skipped"
         return Document(
-            path=seen.path,
+            path=self.source.key(seen.path),
             document_id=reading.document_id,
             size_bytes=seen.size_bytes,
             modified_ns=seen.modified_ns,
@@ -309,13 +340,13 @@ class _Run:
 
     def _finished(self, found: Scan, gone: list[str]) -> Report:
         report, batch = self.report, self.batch
-        documents = self.store.documents()
+        documents = self.store.documents(self.source.prefix)
         report.deleted = len(gone) - report.moved
         report.ignored, report.links = found.ignored, found.links
         report.without_text = found.without_text
         report.without_text += sum(d.state in ("empty", "skipped") for d in documents)
         report.failed = {d.path: d.reason for d in documents if d.state == "failed"}
-        report.failed |= found.unreadable
+        report.failed |= {self.source.key(path): why for path, why in found.unreadable.items()}
         report.chunks = self.store.count()
         report.embedded_chunks, report.reused_chunks = batch.embedded_chunks, batch.reused_chunks
         report.tokens = batch.tokens

@@ -6,13 +6,16 @@ anywhere and goes on. Other chunk sizes: every file is read and cut anew, and te
 same keep their vectors.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from polyvec.engine.embedder import Embedder
 from polyvec.search.index import OnProgress, Progress, fitting_chunks, open_index
 from polyvec.search.rows import Chunk, ChunkSettings, IndexInfo
+from polyvec.search.runs import migrating, silent
 from polyvec.search.store import Store
+from polyvec.search.turns import Tell
 
 _TOGETHER_CHUNKS = 256
 
@@ -24,6 +27,9 @@ def migrated(
     uri: str,
     chunking: ChunkSettings | None = None,
     on_progress: OnProgress | None = None,
+    source: str | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    tell: Tell = silent,
 ) -> Store:
     """Return the index with this model, cut and folder, changed to them where it had others.
 
@@ -34,12 +40,32 @@ def migrated(
         uri: The index.
         chunking: How documents are to be cut; None leaves it, unless the model reads less.
         on_progress: Called after every batch, with chunks for files.
+        source: The folder's name, in an index of several.
+        storage_options: What LanceDB is told about an object store, beside what its file says.
+        tell: Told in a sentence which other run this one waits for.
 
     Raises:
         IndexMissingError: There is no index to migrate.
         InputError: The model cannot read chunks of that size.
+        StorageError: An object store refused, or cannot be reached.
+        TurnLostError: This run was silent for so long that another may have gone on.
     """
-    store = Store.open(uri)
+    waiting = Store.open(uri, storage_options=storage_options)
+    with migrating(waiting, tell):
+        store = Store.open(uri, storage_options=storage_options)  # as the last run left it
+        store.before_write = waiting.before_write
+        _migrate(store, root, embedder, model, chunking, on_progress)
+    return open_index(root, embedder, model, uri, None, source, storage_options)
+
+
+def _migrate(
+    store: Store,
+    root: Path,
+    embedder: Embedder,
+    model: str,
+    chunking: ChunkSettings | None,
+    on_progress: OnProgress | None,
+) -> None:
     old = store.info
     wanted = chunking or old.chunking
     fits = fitting_chunks(embedder, chunking)
@@ -48,7 +74,8 @@ def migrated(
     if wanted != old.chunking:
         store.forget_documents()
     fingerprint = embedder.files.fingerprint()
-    info = IndexInfo(model, fingerprint, embedder.dimension, str(root.resolve()), wanted)
+    place = "" if old.is_shared else str(root.resolve())
+    info = IndexInfo(model, fingerprint, embedder.dimension, place, wanted, old.format)
     if old.fingerprint != fingerprint:
         target = store.begin_migration(info)
         if wanted == old.chunking:
@@ -56,7 +83,6 @@ def migrated(
         store.end_migration(info)
     elif info != old:
         store.end_migration(info)
-    return open_index(root, embedder, model, uri)
 
 
 def _embed_anew(

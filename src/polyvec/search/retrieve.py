@@ -1,7 +1,7 @@
 """Questions to passages: dense, full-text and hybrid search of an index, each score explained."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -129,10 +129,14 @@ class Searcher:
         settings = settings or SearchSettings()
         if not query.strip():
             raise InputError("The query is empty.")
+        vector = self._vector(query) if settings.mode != "text" else None
+        return Searcher(self.store.snapshot(), None)._ranked(query, vector, settings, where)
+
+    def _ranked(
+        self, query: str, vector: Vectors | None, settings: SearchSettings, where: Where | None
+    ) -> list[Result]:
+        """Search a store that no writer changes meanwhile."""
         wanted = max(settings.candidates, 2 * settings.limit)
-        vector = None
-        if settings.mode != "text":
-            vector = self._vector(query)
         dense = [] if vector is None else self.store.search_dense(vector, wanted, where)
         text = [] if settings.mode == "dense" else self.store.search_text(query, wanted, where)
         results = self._results(dense, text, settings.mode, vector)
@@ -203,20 +207,25 @@ def grouped(results: Sequence[Result], settings: SearchSettings) -> list[Result]
 
 
 def open_searcher(
-    uri: str, mode: Mode = "hybrid", precision: str = "auto", device: str = "auto"
+    uri: str,
+    mode: Mode = "hybrid",
+    precision: str = "auto",
+    device: str = "auto",
+    storage_options: Mapping[str, str] | None = None,
 ) -> Searcher:
     """Open an index, and the model that made it unless only words are searched.
 
     Raises:
         IndexMissingError: There is none.
         IndexMismatchError: The model of that name has changed since.
+        StorageError: An object store refused, or cannot be reached.
         PolyvecError: The model cannot be loaded.
     """
-    store = Store.open(uri)
+    store = Store.open(uri, storage_options=storage_options)
     if mode == "text":
         return Searcher(store, None)
     from polyvec.engine.embedder import load
 
     embedder = load(store.info.model, precision=precision, device=device)
-    Store.open(uri, embedder.files.fingerprint())  # refuses vectors of another model
+    store.check_model(embedder.files.fingerprint())
     return Searcher(store, lambda query: embedder.embed([query], "query").vectors[0])

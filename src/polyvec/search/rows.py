@@ -13,8 +13,10 @@ Vectors = npt.NDArray[np.float32]
 State = Literal["indexed", "empty", "failed", "skipped"]
 """Searchable; without any text; unreadable, with a reason; neither text nor document."""
 
-FORMAT = 1
-"""Of the tables. A program reads its own and older ones."""
+FORMAT = 2
+"""Of the tables, the newest that this program reads; it reads older ones too."""
+SHARED_FORMAT = 2
+"""Of an index of several folders, whose paths begin with the folder's name."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,14 @@ class IndexInfo:
     """Of spec and weights: vectors of another model are not comparable."""
     dimension: int
     root: str
-    """The folder that paths start from, absolute."""
+    """The folder that paths start from, absolute; empty where each path names its source first."""
     chunking: ChunkSettings = field(default_factory=ChunkSettings)
-    format: int = FORMAT
+    format: int = 1
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several folders may be in it."""
+        return self.format >= SHARED_FORMAT
 
     def facts(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""

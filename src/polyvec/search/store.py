@@ -7,8 +7,8 @@ appends do not keep ids unique when several processes write. A commit that anoth
 is made again on the newer version.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -16,19 +16,23 @@ import numpy as np
 
 from polyvec.errors import InputError
 from polyvec.search.database import (
-    FACTS,
-    attempted,
+    DOCUMENTS,
+    check_facts,
     check_same,
     chunks_name,
+    committed,
     connect,
+    made_index,
+    made_table,
     merge,
     no_index,
-    other_cut,
     read_facts,
     write_facts,
 )
-from polyvec.search.quantized import is_quantized, refine_factor, vector_index
+from polyvec.search.quantized import refine_factor
 from polyvec.search.rows import Chunk, Document, Hit, IndexInfo, Vectors
+from polyvec.search.sources import Source
+from polyvec.search.storage import is_object_store, reached, reaching
 from polyvec.search.tables import (
     CHUNK_COLUMNS,
     chunk_of,
@@ -36,10 +40,9 @@ from polyvec.search.tables import (
     chunk_schema,
     document_of,
     document_rows,
-    document_schema,
-    facts_schema,
 )
-from polyvec.search.where import Where, one_of
+from polyvec.search.upkeep import compact, has_index, make_indexes
+from polyvec.search.where import Where, one_of, quoted
 
 if TYPE_CHECKING:
     from lancedb import DBConnection
@@ -48,16 +51,19 @@ if TYPE_CHECKING:
 
 _Query = TypeVar("_Query", bound="LanceQueryBuilder")
 
-DOCUMENTS = "documents"
 _CLAUSE_IDS = 1_000
-_OLD_VERSIONS_KEPT = timedelta(hours=1)
 
 
 class Store:
     """An open index. Make one with :meth:`create` or :meth:`open`."""
 
     def __init__(self, uri: str, database: "DBConnection", info: IndexInfo) -> None:
-        self.uri, self.info, self._database = uri, info, database
+        self.uri, self.info, self.database = uri, info, database
+        self.source = Source("", Path(info.root))
+        """The folder that this store's writer brings up to date."""
+        self.before_write: Callable[[], None] = _allowed
+        """Called before everything that is written; raises where this run may not write."""
+        self._fixed: tuple[int, Store] | None = None
         self._chunks: Table = database.open_table(chunks_name(info.fingerprint))
         self._documents: Table = database.open_table(DOCUMENTS)
 
@@ -76,20 +82,13 @@ class Store:
         Raises:
             IndexMismatchError: An index of another model or cut is there.
             MissingExtraError: LanceDB is not installed.
+            StorageError: An object store refused, or cannot be reached.
         """
-        database = connect(uri, storage_options)
-        found = read_facts(database)
-        if found is None:
-            database.create_table(DOCUMENTS, schema=document_schema(), exist_ok=True)
-            name = chunks_name(info.fingerprint)
-            database.create_table(name, schema=chunk_schema(info.dimension), exist_ok=True)
-            database.create_table(FACTS, schema=facts_schema(), exist_ok=True)
-            write_facts(database, info)
-            found = info
-        check_same(uri, found, info.fingerprint, info.model)
-        if found.chunking != info.chunking:
-            raise other_cut(uri, found, info)
-        return cls(uri, database, found)
+        with reaching(uri):
+            database = connect(uri, storage_options)
+            found = read_facts(database) or made_index(database, info)
+            check_facts(uri, found, info)
+            return cls(uri, database, found)
 
     @classmethod
     def open(
@@ -110,28 +109,59 @@ class Store:
             IndexMissingError: There is none.
             IndexMismatchError: It has vectors of another model, or a newer format.
             MissingExtraError: LanceDB is not installed.
+            StorageError: As for :meth:`create`.
         """
-        if "://" not in uri and not Path(uri).is_dir():
+        if not is_object_store(uri) and not Path(uri).is_dir():
             raise no_index(uri)  # connecting would make the folder
-        database = connect(uri, storage_options)
-        info = read_facts(database)
-        if info is None:
-            raise no_index(uri)
-        if fingerprint is not None:
-            check_same(uri, info, fingerprint)
-        return cls(uri, database, info)
+        with reaching(uri):
+            database = connect(uri, storage_options)
+            info = read_facts(database)
+            if info is None:
+                raise no_index(uri)
+            if fingerprint is not None:
+                check_same(uri, info, fingerprint)
+            return cls(uri, database, info)
+
+    @reached
+    def check_current(self) -> None:
+        """Refuse an index that has another model or cut than when it was opened."""
+        check_facts(self.uri, read_facts(self.database), self.info)
+
+    def check_model(self, fingerprint: str) -> None:
+        """Refuse questions embedded by another model than the index's."""
+        check_same(self.uri, self.info, fingerprint)
 
     # Reading
 
+    @reached
+    def snapshot(self) -> "Store":
+        """Return the chunks as they are now, to be asked several times: writers change nothing."""
+        version = self._chunks.version
+        fixed = self._fixed
+        if fixed is None or fixed[0] != version:
+            store = copy(self)
+            store._chunks = self.database.open_table(chunks_name(self.info.fingerprint))
+            store._chunks.checkout(version)
+            self._fixed = fixed = (version, store)
+        return fixed[1]
+
+    @reached
     def count(self) -> int:
         """Return how many chunks there are."""
         return int(self._chunks.count_rows())
 
-    def documents(self) -> list[Document]:
-        """Return every file the index knows, failed ones too, by path."""
-        rows = self._documents.search().limit(None).to_arrow().to_pylist()
+    @reached
+    def documents(self, prefix: str = "") -> list[Document]:
+        """Return every file the index knows, failed ones too, by path.
+
+        Args:
+            prefix: What the paths wanted begin with.
+        """
+        asked = _below(self._documents.search(), prefix)
+        rows = asked.limit(None).to_arrow().to_pylist()
         return sorted((document_of(row) for row in rows), key=lambda d: d.path)
 
+    @reached
     def search_dense(
         self, vector: Vectors, limit: int = 10, where: Where | None = None, *, exact: bool = False
     ) -> list[Hit]:
@@ -163,13 +193,14 @@ class Store:
         found = _filtered(query, where).to_arrow().to_pylist()
         return [Hit(chunk_of(row), 1.0 - row["_distance"]) for row in found]
 
+    @reached
     def search_text(self, query: str, limit: int = 10, where: Where | None = None) -> list[Hit]:
         """Return the chunks that have a query's words, best first, by BM25.
 
         Words are ICU's: Chinese, Japanese and Thai are cut by their dictionaries. Nothing in the
         query is an operator. A chunk needs one of the words, not all.
         """
-        if not self._has_index("text") or not query.strip():
+        if not self.has_words() or not query.strip():
             return []
         from lancedb.query import MatchQuery
 
@@ -208,18 +239,23 @@ class Store:
         rows = self._rows(f"{same} AND {near}", CHUNK_COLUMNS)
         return sorted((chunk_of(row) for row in rows), key=lambda each: each.ordinal)
 
-    def chunk_counts(self) -> dict[str, int]:
+    def chunk_counts(self, prefix: str = "") -> dict[str, int]:
         """Return how many chunks each path has, to be compared with what ``documents`` says."""
-        return self._counted("path")
+        return self._counted("path", prefix)
 
     def language_counts(self) -> dict[str, int]:
         """Return how many chunks there are of each language, most first."""
         return self._counted("language")
 
+    @reached
     def chunk_ids(self) -> set[str]:
         """Return every chunk's id."""
-        column = self._chunks.search().select(["chunk_id"]).limit(None).to_arrow()["chunk_id"]
-        return set(column.to_pylist())
+        return set(self._counted("chunk_id"))
+
+    def doubled_ids(self, prefix: str = "") -> list[str]:
+        """Return the ids that more than one row has: of two runs that wrote the same at once."""
+        counted = self._counted("chunk_id", prefix)
+        return [chunk_id for chunk_id, rows in counted.items() if rows > 1]
 
     def chunks_by_id(self, chunk_ids: Sequence[str]) -> list[Chunk]:
         """Return the chunks of ids that are there."""
@@ -230,11 +266,14 @@ class Store:
             for row in self._rows(one_of("chunk_id", part), CHUNK_COLUMNS)
         ]
 
-    def _counted(self, column: str) -> dict[str, int]:
-        values = self._chunks.search().select([column]).limit(None).to_arrow()[column]
+    @reached
+    def _counted(self, column: str, prefix: str = "") -> dict[str, int]:
+        asked = _below(self._chunks.search(), prefix).select([column])
+        values = asked.limit(None).to_arrow()[column]
         counted = {row["values"]: row["counts"] for row in values.value_counts().to_pylist()}
         return dict(sorted(counted.items(), key=lambda item: -item[1]))
 
+    @reached
     def _vectors_by(self, column: str, ids: Sequence[str]) -> dict[str, Vectors]:
         known: dict[str, Vectors] = {}
         for part in _parts(list(dict.fromkeys(ids))):
@@ -245,12 +284,14 @@ class Store:
             known |= dict(zip(table[column].to_pylist(), rows, strict=True))
         return known
 
+    @reached
     def _rows(self, condition: str, columns: Sequence[str]) -> list[dict[str, Any]]:
         query = self._chunks.search().where(condition).select(list(columns)).limit(None)
         return list(query.to_arrow().to_pylist())
 
-    def _has_index(self, column: str) -> bool:
-        return any(list(index.columns) == [column] for index in self._chunks.list_indices())
+    def has_words(self) -> bool:
+        """Return whether there is an index of words, without which no word is found."""
+        return has_index(self._chunks, "text")
 
     # Writing
 
@@ -268,12 +309,14 @@ class Store:
                 f"given: {list(vectors.shape)}."
             )
         if chunks:
-            merge(self._chunks, "chunk_id", chunk_rows(chunks, vectors))
+            rows = chunk_rows(chunks, vectors)
+            self._write(lambda: merge(self._chunks, "chunk_id", rows))
 
     def put_documents(self, documents: Sequence[Document]) -> None:
         """Write what became of files; a path replaces its row."""
         if documents:
-            merge(self._documents, "path", document_rows(documents))
+            rows = document_rows(documents)
+            self._write(lambda: merge(self._documents, "path", rows))
 
     def delete_stale(self, kept: Mapping[str, str]) -> None:
         """Delete the chunks of paths that are of another version than the one kept.
@@ -284,59 +327,70 @@ class Store:
         for part in _parts(list(kept)):
             current = [kept[path] for path in part if kept[path]]
             stays = f" AND NOT ({one_of('source_id', current)})" if current else ""
-            self._chunks.delete(f"({one_of('path', part)}){stays}")
+            self._delete(self._chunks, f"({one_of('path', part)}){stays}")
 
     def delete_documents(self, paths: Sequence[str]) -> None:
         """Forget files: their chunks first, so that an interruption is seen and mended."""
         self.delete_stale(dict.fromkeys(paths, ""))
         for part in _parts(list(paths)):
-            self._documents.delete(one_of("path", part))
+            self._delete(self._documents, one_of("path", part))
 
     def delete_chunks(self, chunk_ids: Sequence[str]) -> None:
         """Delete chunks by id."""
         for part in _parts(list(chunk_ids)):
-            self._chunks.delete(one_of("chunk_id", part))
+            self._delete(self._chunks, one_of("chunk_id", part))
 
     def forget_documents(self) -> None:
         """Forget what files were like, so that all are read anew; chunks stay meanwhile."""
-        self._documents.delete("true")
+        self._delete(self._documents, "true")
+
+    def forget_below(self, prefix: str) -> None:
+        """Forget everything whose path begins with a prefix."""
+        self._delete(self._chunks, _starts(prefix))
+        self._delete(self._documents, _starts(prefix))
+
+    def _delete(self, table: "Table", condition: str) -> None:
+        self._write(lambda: table.delete(condition))
+
+    @reached
+    def _write(self, write: Callable[[], object]) -> None:
+        committed(write, self.before_write)
 
     def begin_migration(self, info: IndexInfo) -> "Store":
         """Return a store of another model's chunks beside this one; questions still go here."""
-        name, schema = chunks_name(info.fingerprint), chunk_schema(info.dimension)
-        self._database.create_table(name, schema=schema, exist_ok=True)
-        return Store(self.uri, self._database, info)
+        schema = chunk_schema(info.dimension)
+        made_table(self.database, chunks_name(info.fingerprint), schema)
+        target = Store(self.uri, self.database, info)
+        target.source, target.before_write = self.source, self.before_write
+        return target
 
     def end_migration(self, info: IndexInfo) -> None:
         """Make facts those of the index, and drop the table that is no longer used."""
-        write_facts(self._database, info)
+        write_facts(self.database, info)
         if info.fingerprint != self.info.fingerprint:
-            self._database.drop_table(chunks_name(self.info.fingerprint))
+            self.database.drop_table(chunks_name(self.info.fingerprint))
 
     def refresh(self) -> None:
         """Bring the indexes up to the rows, and merge the small files that commits leave.
 
         Searching is right without it: rows no index has yet are compared one by one.
         """
-        if self.count() == 0:
-            return
-        for column in ("chunk_id", "text_id", "path", "text"):
-            if not self._has_index(column):
-                attempted(lambda column=column: self._make_index(column))  # type: ignore[misc]
-        quantize = is_quantized(self.count(), self.info.dimension)
-        if quantize and not self._has_index("vector"):
-            attempted(lambda: self._make_index("vector"))
-        for table in (self._chunks, self._documents):
-            attempted(lambda table=table: table.optimize(cleanup_older_than=_OLD_VERSIONS_KEPT))  # type: ignore[misc]
+        if self.count() > 0:
+            make_indexes(self._chunks)
+            for table in (self._chunks, self._documents):
+                compact(table)
 
-    def _make_index(self, column: str) -> None:
-        from lancedb.index import FTS, BTree
 
-        config: FTS | BTree = BTree()
-        if column == "text":
-            config = FTS(base_tokenizer="icu", stem=False, remove_stop_words=False)
-        chosen = vector_index() if column == "vector" else config
-        self._chunks.create_index(column, config=chosen)
+def _allowed() -> None:
+    """Let every write through: of stores that only one run can have."""
+
+
+def _starts(prefix: str) -> str:
+    return f"starts_with(path, {quoted(prefix)})"
+
+
+def _below(query: _Query, prefix: str) -> _Query:
+    return query.where(_starts(prefix)) if prefix else query
 
 
 def _filtered(query: _Query, where: Where | None) -> _Query:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +41,35 @@ def facts_schema() -> "pyarrow.Schema":
     """Return the columns of the facts: a key, and a value in JSON."""
     import pyarrow as pa
 
-    return pa.schema({"key": pa.string(), "value": pa.string()})
+    return pa.schema([_key("key"), pa.field("value", pa.string())])
+
+
+def turns_schema() -> "pyarrow.Schema":
+    """Return the columns of a turn."""
+    import pyarrow as pa
+
+    texts = [pa.field("holder", pa.string()), pa.field("who", pa.string())]
+    when = pa.field("since", pa.timestamp("us", tz="UTC"))
+    return pa.schema([_key("name"), *texts, pa.field("beat", pa.int64()), when])
+
+
+def sources_schema() -> "pyarrow.Schema":
+    """Return the columns of a place that a source was indexed from."""
+    import pyarrow as pa
+
+    texts = [pa.field("place", pa.string()), pa.field("name", pa.string())]
+    return pa.schema([_key("key"), *texts, pa.field("claimed_at", pa.timestamp("us", tz="UTC"))])
+
+
+def _key(name: str) -> "pyarrow.Field":
+    """Return a column that Lance keeps unique among writers.
+
+    Without that mark, two writers that insert the same new key at once both succeed.
+    """
+    import pyarrow as pa
+
+    mark = {"lance-schema:unenforced-primary-key": "true"}
+    return pa.field(name, pa.string(), nullable=False, metadata=mark)
 
 
 def chunk_rows(chunks: Sequence[Chunk], vectors: Vectors) -> "pyarrow.Table":
@@ -68,6 +96,24 @@ def facts_rows(value: str) -> "pyarrow.Table":
     import pyarrow as pa
 
     return pa.table({"key": ["index"], "value": [value]}, schema=facts_schema())
+
+
+def turn_row(name: str, holder: str, beat: int, who: str, since: datetime) -> "pyarrow.Table":
+    """Return the row of a turn."""
+    row = {"name": name, "holder": holder, "who": who, "beat": beat, "since": since}
+    return _one(row, turns_schema())
+
+
+def source_row(key: str, place: str, name: str, claimed_at: datetime) -> "pyarrow.Table":
+    """Return the row of a place that a source is indexed from."""
+    row = {"key": key, "place": place, "name": name, "claimed_at": claimed_at}
+    return _one(row, sources_schema())
+
+
+def _one(row: Mapping[str, object], schema: "pyarrow.Schema") -> "pyarrow.Table":
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([dict(row)], schema=schema)
 
 
 def chunk_of(row: Mapping[str, Any]) -> Chunk:
