@@ -150,7 +150,8 @@ def start(recipe: Path, world: int, port: int, *changes: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parallel", "loss"), [("ddp", "joint"), ("ddp", "apart"), ("fsdp", "joint")]
+    ("parallel", "loss"),
+    [("ddp", "joint"), ("ddp", "apart"), ("fsdp", "joint"), ("fsdp", "apart")],
 )
 def test_two_ranks_equal_one_on_the_joined_batch(
     tmp_path: Path, free_port: int, parallel: str, loss: str
