@@ -205,13 +205,19 @@ def _prepare(folder: Path, count: int) -> None:
 
 
 def _mine(folder: Path, count: int) -> None:
-    """Mine two negatives for the first records; ``polyvec mine`` goes on where it was stopped."""
+    """Mine two negatives for the first records; ``polyvec mine`` goes on where it was stopped.
+
+    Records that it finds none for are left out: hard negatives alone are no loss without any.
+    """
     pairs = folder / f"first_{count}.jsonl"
     if not pairs.is_file():
         write_records(pairs, islice(read_records(folder / "train.jsonl"), count))
-    output = folder / "mined.jsonl"
+    output = folder / f"mined_{count}.jsonl"
     command = [*POLYVEC, "mine", pairs, "-t", TEACHER, "--negatives", "2", "--output", output]
-    subprocess.run(command, check=True)
+    if not output.is_file():
+        subprocess.run(command, check=True)
+    found = (record for record in read_records(output) if record.negatives)
+    print(write_records(folder / "mined.jsonl", found), f"of {count} records have negatives")
 
 
 def _random_negatives(folder: Path) -> None:
