@@ -29,7 +29,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from rich.console import Console
@@ -39,7 +39,7 @@ import search_corpus as data
 import search_engines as engines
 from polyvec.engine.cpu import cpu_name
 from polyvec.hub import cache_folder
-from polyvec.search.retrieve import Searcher, SearchSettings
+from polyvec.search.retrieve import Mode, Searcher, SearchSettings
 from polyvec.search.store import Store
 
 SETS = ("real", "clustered")
@@ -64,7 +64,8 @@ def main() -> None:
         CONSOLE.print(_index_table(figures["index"]))
     else:
         figures |= _searches(options)
-        CONSOLE.print(_dense_table(figures), _text_table(figures), _hybrid_table(figures))
+        tables = {"dense": _dense_table, "text": _text_table, "hybrid": _hybrid_table}
+        CONSOLE.print(*(show(figures) for part, show in tables.items() if figures[part]))
     print(json.dumps(figures))
 
 
@@ -168,16 +169,15 @@ def _hybrid(options: argparse.Namespace, name: str) -> dict[str, Any]:
     store = Store.open(str(options.folder / wide_path.stem.replace("wide", "store")))
     searcher = Searcher(store, vectors.__getitem__)
     figures: dict[str, Any] = {}
-    for mode in ("dense", "text", "hybrid"):
-        settings = SearchSettings(mode=mode)  # type: ignore[arg-type]  # one of them
-        found, ms = timed(
-            [q.text for q in questions],
-            lambda text, settings=settings: [
-                result.chunk.path for result in searcher.search(text, settings)
-            ],
-        )
+    for mode in get_args(Mode):
+        found, ms = timed([q.text for q in questions], _asking(searcher, mode))
         figures[mode] = {"found": found_share(found, questions[WARM_UP:]), "ms": spread(ms)}
     return figures | {"asking_mb": _peak_mb()}
+
+
+def _asking(searcher: Searcher, mode: Mode) -> engines.Ask:
+    settings = SearchSettings(mode=mode)
+    return lambda text: [result.chunk.path for result in searcher.search(text, settings)]
 
 
 def _index(options: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -337,7 +337,7 @@ def _text_table(figures: dict[str, Any]) -> Table:
 
 def _hybrid_table(figures: dict[str, Any]) -> Table:
     table = Table("whole searches", "found", "p50", "p99", "least", title="Searcher (ms)")
-    for mode in ("dense", "text", "hybrid") if figures["hybrid"] else ():
+    for mode in ("dense", "text", "hybrid"):
         found = figures["hybrid"][mode]
         ms = [f"{found['ms'][key]:.1f}" for key in ("p50", "p99", "least")]
         table.add_row(mode, f"{found['found']:.1%}", *ms)
