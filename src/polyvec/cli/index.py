@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
@@ -24,10 +25,21 @@ from polyvec.cli.options import (
     WeightsOption,
 )
 from polyvec.cli.output import announce, print_json
+from polyvec.cli.team import (
+    ForgetOption,
+    SourceOption,
+    StorageOption,
+    forget,
+    source_facts,
+    source_lines,
+    tell,
+)
+from polyvec.cli.terminal import visible
 from polyvec.errors import InputError
 from polyvec.search.place import index_of
 from polyvec.search.rows import ChunkSettings
 from polyvec.search.settings import ReadSettings
+from polyvec.search.storage import stated_options, storage_options
 
 if TYPE_CHECKING:
     from polyvec.engine.embedder import Embedder
@@ -78,6 +90,9 @@ def index(
             rich_help_panel=_INDEX,
         ),
     ] = False,
+    source: SourceOption = None,
+    forget_source: ForgetOption = False,
+    storage_option: StorageOption = None,
     chunk_tokens: Annotated[
         int | None,
         typer.Option(
@@ -142,13 +157,18 @@ def index(
     - `polyvec index ~/Documents --watch`
     - `polyvec index ~/Documents --status`
     - `polyvec index ~/Documents --model ./bigger-model --migrate`
+    - `polyvec index /mnt/handbook --index s3://team/index --source handbook`
     """
-    root = folder or Path.cwd()
+    root, options = folder or Path.cwd(), stated_options(storage_option or ())
+    if forget_source:
+        forget(index or index_of(root), source, options)
+        return
     if not root.is_dir():
         raise InputError(f"{root} is no folder. Give the folder whose documents are to be found.")
     place = index or index_of(root)
+    storage_options(place, options)  # a wrong one is told before a model is loaded
     if status:
-        _show_status(place, as_json)
+        _show_status(place, options, as_json)
         return
     settings = ReadSettings(
         hidden=hidden,
@@ -157,14 +177,15 @@ def index(
         read_timeout_s=read_timeout,
         retry_failed=retry,
     )
-    name = model or _model_of(place)
+    name = model or _model_of(place, options)
     embedder = polyvec.load(
         name, precision=precision, device=device, weights=weights, memory_bytes=memory
     )
     announce(embedder, name)
     chunking = _chunking(chunk_tokens, overlap_tokens)
     try:
-        store = _opened(root, embedder, name, place, chunking, migrate)
+        where = {"source": source, "storage_options": options}
+        store = _opened(root, embedder, name, place, chunking, migrate, where)
         _update(store, embedder, settings, as_json)
         if watch:
             _follow(store, embedder, settings, as_json)
@@ -173,13 +194,13 @@ def index(
         raise typer.Exit(130) from None
 
 
-def _model_of(place: str) -> str:
+def _model_of(place: str, options: dict[str, str]) -> str:
     """Return the model of an index that exists, else the default."""
     from polyvec.errors import IndexMissingError
     from polyvec.search.store import Store
 
     try:
-        return Store.open(place).info.model
+        return Store.open(place, storage_options=options).info.model
     except IndexMissingError:
         return "default"
 
@@ -199,29 +220,31 @@ def _opened(
     place: str,
     chunking: ChunkSettings | None,
     migrate: bool,
+    where: dict[str, Any],
 ) -> "Store":
     from polyvec.search.index import open_index
     from polyvec.search.migrate import migrated
 
     if not migrate:
-        return open_index(root, embedder, model, place, chunking)
+        return open_index(root, embedder, model, place, chunking, **where)
     with _bar(what="chunks") as on_progress:
-        return migrated(root, embedder, model, place, chunking, on_progress)
+        return migrated(root, embedder, model, place, chunking, on_progress, **where, tell=tell)
 
 
 def _update(store: "Store", embedder: "Embedder", settings: ReadSettings, as_json: bool) -> None:
     from polyvec.search.index import update
 
     with _bar() as on_progress:
-        report = update(store, embedder, settings, on_progress)
+        report = update(store, embedder, settings, on_progress, tell)
     _show(report, as_json)
 
 
 def _follow(store: "Store", embedder: "Embedder", settings: ReadSettings, as_json: bool) -> None:
     from polyvec.search.watch import changes
 
-    MESSAGES.print(f"Watching {store.info.root}; Ctrl-C ends it.")
-    for _ in changes(Path(store.info.root), Path(store.uri)):
+    root = store.source.root
+    MESSAGES.print(f"Watching {escape(visible(str(root)))}; Ctrl-C ends it.")
+    for _ in changes(root, Path(store.uri)):
         _update(store, embedder, settings, as_json)
 
 
@@ -238,7 +261,7 @@ def _show(report: "Report", as_json: bool) -> None:
         "without text": report.without_text,
     }
     said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    typer.echo(f"{said or 'No files'}; {report.chunks:,} chunks in {report.index}")
+    typer.echo(f"{said or 'No files'}; {report.chunks:,} chunks in {visible(report.index)}")
     if report.files_read:
         facts = report.facts()
         typer.echo(
@@ -258,15 +281,15 @@ def _show_failed(failed: dict[str, str]) -> None:
         return
     MESSAGES.print(f"[bold yellow]{len(failed):,} could not be read:[/]")
     for path, reason in list(failed.items())[:_SHOWN_FAILURES]:
-        MESSAGES.print(Text(f"  {path}: {reason}"))
+        MESSAGES.print(Text(f"  {visible(path)}: {visible(reason)}"))
     if len(failed) > _SHOWN_FAILURES:
         MESSAGES.print(f"  and {len(failed) - _SHOWN_FAILURES:,} more: polyvec index --status")
 
 
-def _show_status(place: str, as_json: bool) -> None:
+def _show_status(place: str, options: dict[str, str], as_json: bool) -> None:
     from polyvec.search.store import Store
 
-    store = Store.open(place)
+    store = Store.open(place, storage_options=options)
     documents = store.documents()
     states = Counter(str(document.state) for document in documents)
     types = Counter(d.file_type for d in documents if d.state == "indexed")
@@ -274,6 +297,7 @@ def _show_status(place: str, as_json: bool) -> None:
     facts = {
         "index": store.uri,
         **store.info.facts(),
+        **source_facts(store),
         "documents": dict(states),
         "file_types": dict(types.most_common()),
         "languages": store.language_counts(),
@@ -288,15 +312,20 @@ def _show_status(place: str, as_json: bool) -> None:
         return
     chunking = store.info.chunking
     size = f", {facts['bytes'] / 1e6:,.0f} MB" if facts["bytes"] is not None else ""
-    typer.echo(f"Index     {store.uri}{size}")
-    typer.echo(f"Folder    {store.info.root}")
-    typer.echo(f"Model     {store.info.model} [{store.info.dimension}], {store.info.fingerprint}")
-    typer.echo(f"Chunks    {store.count():,} of up to {chunking.max_tokens} tokens")
-    for title, counted in (("Documents", states), ("Types", types)):
-        typer.echo(f"{title:<9} {_listed(counted.most_common())}")
-    typer.echo(f"Languages {_listed(list(store.language_counts().items()))}")
+    lines = {
+        "Index": f"{store.uri}{size}",
+        "Folder": store.info.root or "several",
+        **source_lines(facts),
+        "Model": f"{store.info.model} [{store.info.dimension}], {store.info.fingerprint}",
+        "Chunks": f"{store.count():,} of up to {chunking.max_tokens} tokens",
+        "Documents": _listed(states.most_common()),
+        "Types": _listed(types.most_common()),
+        "Languages": _listed(list(store.language_counts().items())),
+    }
+    for title, line in lines.items():
+        typer.echo(f"{title:<9} {visible(line)}")
     for path, reason in failed.items():
-        MESSAGES.print(Text(f"  {path}: {reason}"))
+        MESSAGES.print(Text(f"  {visible(path)}: {visible(reason)}"))
 
 
 def _listed(counted: list[tuple[str, int]]) -> str:
@@ -350,6 +379,6 @@ def _bar(what: str = "files") -> Iterator["OnProgress | None"]:
 
 
 def _short(path: str) -> str:
-    """Keep a path to what fits beside a bar, and markup out of it."""
+    """Keep a path to what fits beside a bar, and out of it markup and what a terminal obeys."""
     end = path if len(path) <= 40 else f"...{path[-37:]}"
-    return end.replace("[", r"\[")
+    return escape(visible(end))

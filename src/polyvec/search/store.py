@@ -42,7 +42,7 @@ from polyvec.search.tables import (
     document_rows,
 )
 from polyvec.search.upkeep import compact, has_index, make_indexes
-from polyvec.search.where import Where, one_of, quoted
+from polyvec.search.where import Where, below, one_of
 
 if TYPE_CHECKING:
     from lancedb import DBConnection
@@ -76,8 +76,7 @@ class Store:
         Args:
             uri: A folder, or ``s3://bucket/prefix``.
             info: The facts of the index.
-            storage_options: Of an object store, e.g. ``endpoint`` and ``allow_http``; keys and
-                regions are otherwise read from the environment, as AWS's tools do.
+            storage_options: Of an object store, by :data:`polyvec.search.storage.KEYS`.
 
         Raises:
             IndexMismatchError: An index of another model or cut is there.
@@ -157,8 +156,7 @@ class Store:
         Args:
             prefix: What the paths wanted begin with.
         """
-        asked = _below(self._documents.search(), prefix)
-        rows = asked.limit(None).to_arrow().to_pylist()
+        rows = _below(self._documents.search(), prefix).limit(None).to_arrow().to_pylist()
         return sorted((document_of(row) for row in rows), key=lambda d: d.path)
 
     @reached
@@ -229,15 +227,17 @@ class Store:
 
     def chunks_of(self, path: str) -> list[Chunk]:
         """Return a file's chunks in order, e.g. to show what stands around a hit."""
-        rows = self._rows(one_of("path", [path]), CHUNK_COLUMNS)
-        return sorted((chunk_of(row) for row in rows), key=lambda chunk: chunk.ordinal)
+        return self._in_order(one_of("path", [path]))
 
     def chunks_around(self, chunk: Chunk, before: int, after: int) -> list[Chunk]:
         """Return a chunk and its neighbours in the same version of its file, in order."""
         same = f"{one_of('path', [chunk.path])} AND {one_of('source_id', [chunk.source_id])}"
         near = f"ordinal BETWEEN {chunk.ordinal - before} AND {chunk.ordinal + after}"
-        rows = self._rows(f"{same} AND {near}", CHUNK_COLUMNS)
-        return sorted((chunk_of(row) for row in rows), key=lambda each: each.ordinal)
+        return self._in_order(f"{same} AND {near}")
+
+    def _in_order(self, condition: str) -> list[Chunk]:
+        chunks = (chunk_of(row) for row in self._rows(condition, CHUNK_COLUMNS))
+        return sorted(chunks, key=lambda chunk: chunk.ordinal)
 
     def chunk_counts(self, prefix: str = "") -> dict[str, int]:
         """Return how many chunks each path has, to be compared with what ``documents`` says."""
@@ -259,18 +259,14 @@ class Store:
 
     def chunks_by_id(self, chunk_ids: Sequence[str]) -> list[Chunk]:
         """Return the chunks of ids that are there."""
-        parts = _parts(list(chunk_ids))
-        return [
-            chunk_of(row)
-            for part in parts
-            for row in self._rows(one_of("chunk_id", part), CHUNK_COLUMNS)
-        ]
+        rows = (self._rows(one_of("chunk_id", p), CHUNK_COLUMNS) for p in _parts(list(chunk_ids)))
+        return [chunk_of(row) for part in rows for row in part]
 
     @reached
     def _counted(self, column: str, prefix: str = "") -> dict[str, int]:
-        asked = _below(self._chunks.search(), prefix).select([column])
-        values = asked.limit(None).to_arrow()[column]
-        counted = {row["values"]: row["counts"] for row in values.value_counts().to_pylist()}
+        asked = _below(self._chunks.search(), prefix).select([column]).limit(None)
+        counts = asked.to_arrow()[column].value_counts().to_pylist()
+        counted = {row["values"]: row["counts"] for row in counts}
         return dict(sorted(counted.items(), key=lambda item: -item[1]))
 
     @reached
@@ -315,8 +311,7 @@ class Store:
     def put_documents(self, documents: Sequence[Document]) -> None:
         """Write what became of files; a path replaces its row."""
         if documents:
-            rows = document_rows(documents)
-            self._write(lambda: merge(self._documents, "path", rows))
+            self._write(lambda: merge(self._documents, "path", document_rows(documents)))
 
     def delete_stale(self, kept: Mapping[str, str]) -> None:
         """Delete the chunks of paths that are of another version than the one kept.
@@ -346,8 +341,8 @@ class Store:
 
     def forget_below(self, prefix: str) -> None:
         """Forget everything whose path begins with a prefix."""
-        self._delete(self._chunks, _starts(prefix))
-        self._delete(self._documents, _starts(prefix))
+        for table in (self._chunks, self._documents):
+            self._delete(table, below(prefix))
 
     def _delete(self, table: "Table", condition: str) -> None:
         self._write(lambda: table.delete(condition))
@@ -382,15 +377,11 @@ class Store:
 
 
 def _allowed() -> None:
-    """Let every write through: of stores that only one run can have."""
-
-
-def _starts(prefix: str) -> str:
-    return f"starts_with(path, {quoted(prefix)})"
+    pass  # in a folder the lock is enough
 
 
 def _below(query: _Query, prefix: str) -> _Query:
-    return query.where(_starts(prefix)) if prefix else query
+    return query.where(below(prefix)) if prefix else query
 
 
 def _filtered(query: _Query, where: Where | None) -> _Query:

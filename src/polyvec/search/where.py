@@ -49,6 +49,11 @@ def one_of(column: str, values: Sequence[str]) -> str:
     return f"{column} IN ({', '.join(map(quoted, values))})" if values else "false"
 
 
+def below(prefix: str) -> str:
+    """Return the condition that a path begins with a prefix."""
+    return f"starts_with(path, {quoted(prefix)})"
+
+
 def _one_of(column: str, values: Sequence[str]) -> str:
     return one_of(column, values) if values else ""
 
