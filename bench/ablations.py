@@ -213,9 +213,9 @@ def _mine(folder: Path, count: int) -> None:
     if not pairs.is_file():
         write_records(pairs, islice(read_records(folder / "train.jsonl"), count))
     output = folder / f"mined_{count}.jsonl"
-    command = [*POLYVEC, "mine", pairs, "-t", TEACHER, "--negatives", "2", "--output", output]
+    command = ["mine", str(pairs), "-t", TEACHER, "--negatives", "2", "--output", str(output)]
     if not output.is_file():
-        subprocess.run(command, check=True)
+        subprocess.run([*POLYVEC, *command], check=True)
     found = (record for record in read_records(output) if record.negatives)
     print(write_records(folder / "mined.jsonl", found), f"of {count} records have negatives")
 

@@ -138,8 +138,9 @@ def plan(
         count = sum(x.count for x in texts) if texts else None
         planned.append(Planned(name, task.metadata.type, count, tokens, name in done))
     planned.sort(key=lambda x: (x.tokens is None, x.tokens or 0.0, x.task))
-    is_ours = isinstance(peer, EmbedderPeer)
-    return Plan(planned, speed, peer.embedder.files.architecture if is_ours else None)
+    if isinstance(peer, EmbedderPeer):
+        return Plan(planned, speed, peer.embedder.files.architecture)
+    return Plan(planned, speed, None)
 
 
 def _tokens(texts: Sequence[Texts], asked: Instructions, peer: Peer, speed: Speed) -> float:
