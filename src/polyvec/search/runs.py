@@ -10,7 +10,7 @@ from pathlib import Path
 
 from polyvec.errors import InputError
 from polyvec.search.sources import Source, Sources
-from polyvec.search.storage import is_object_store
+from polyvec.search.storage import is_object_store, reaching
 from polyvec.search.store import Store
 from polyvec.search.turns import Tell, Turn, Turns, folder_turn
 
@@ -61,12 +61,13 @@ def refresh(store: Store) -> None:
     if not is_object_store(store.uri):
         store.refresh()
         return
-    turn = Turns(store.database).take(_UPKEEP, silent, unless_alive=True)
-    if turn is not None:
-        try:
-            store.refresh()
-        finally:
-            turn.end()
+    with reaching(store.uri):
+        turn = Turns(store.database).take(_UPKEEP, silent, unless_alive=True)
+        if turn is not None:
+            try:
+                store.refresh()
+            finally:
+                turn.end()
 
 
 def forget_source(store: Store, name: str, tell: Tell) -> int:
@@ -94,17 +95,20 @@ def writers(store: Store) -> dict[str, str]:
     """Return who changes what now, as far as turns say: those of the dead are among them."""
     if not is_object_store(store.uri):
         return {}
-    return {row.name: row.who for row in Turns(store.database).held()}
+    with reaching(store.uri):
+        return {row.name: row.who for row in Turns(store.database).held()}
 
 
 @contextmanager
 def _held(store: Store, take: Callable[[], Turn]) -> Iterator[None]:
-    turn = take()
+    with reaching(store.uri):
+        turn = take()
     store.before_write = turn.check
     try:
         yield
     finally:
-        turn.end()
+        with reaching(store.uri):
+            turn.end()
 
 
 def _turn_of(source: str) -> str:

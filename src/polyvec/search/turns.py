@@ -18,12 +18,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polyvec.errors import PolyvecError, TurnLostError
-from polyvec.search.database import committed, made_table, merge, table_names
+from polyvec.search.database import attempted, committed, made_table, merge, table_names
 from polyvec.search.tables import turn_row, turns_schema
 from polyvec.search.where import quoted
 
@@ -39,6 +39,8 @@ BEAT_S = 20.0
 """How often a holder says that it lives."""
 TRUSTED_S = 60.0
 """So long after its last beat a holder still writes; the rest is for what it began."""
+_TIDY_EVERY = 64
+"""Beats; each leaves a version of the table."""
 
 Tell = Callable[[str], None]
 """Is given a sentence about what a run waits for."""
@@ -183,6 +185,8 @@ class Turns:
             values |= {"who": whoami() if holder else "", "since": datetime.now(UTC)}
         table, changed = self._table(row.name), list[int]()
         committed(lambda: changed.append(table.update(where, values).rows_updated))
+        if (row.beat + 1) % _TIDY_EVERY == 0:
+            attempted(lambda: table.optimize(cleanup_older_than=timedelta(hours=1)))
         if changed[-1] == 1:
             return True
         now = self.read(row.name)  # a commit whose answer was lost may have been made
