@@ -70,7 +70,7 @@ def _handler(chat: StreamingChat) -> type[BaseHTTPRequestHandler]:  # noqa: C901
                 self.send_header(name, value)
             self.end_headers()
             if turn.status != 200:
-                self.wfile.write(b'{"error": {"message": "told to fail"}}')
+                self.wfile.write(json.dumps({"error": {"message": turn.text or "told"}}).encode())
             elif turn.is_whole:
                 choice = {"message": {"content": turn.text}, "finish_reason": turn.finish}
                 self.wfile.write(json.dumps({"choices": [choice]}).encode())

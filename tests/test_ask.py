@@ -246,6 +246,55 @@ def test_a_server_that_does_not_stream_is_understood() -> None:
     assert one.was_cut
 
 
+def test_an_endpoint_that_wants_other_fields_gets_them() -> None:
+    """As OpenAI's reasoning models do; what was learnt is kept for the next question."""
+    refusals = [
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+        "'max_completion_tokens' instead.",
+        "Unsupported value: 'temperature' does not support 0 with this model.",
+    ]
+    with streaming(*(Turn(text, status=400) for text in refusals), GOOD) as chat:
+        one = client(chat, max_retries=0)
+        assert "".join(one.stream(ASK)) == GOOD
+        assert "".join(one.stream(ASK)) == GOOD
+    assert len(chat.seen) == 4
+    assert chat.seen[0]["max_tokens"] == chat.seen[2]["max_completion_tokens"] == 512
+    assert all({"max_tokens", "temperature"}.isdisjoint(body) for body in chat.seen[2:])
+
+
+def test_a_refusal_that_no_spelling_mends_is_told() -> None:
+    said = "the request exceeds the available context size"
+    with (
+        streaming(Turn(said, status=400)) as chat,
+        pytest.raises(RemoteError, match=r"context size.*--passages"),
+    ):
+        list(client(chat).stream(ASK))
+    assert len(chat.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (f"<think>Router? Yes.</think>\n\n{GOOD}", GOOD),
+        (f"\n<think>\n</think>{GOOD}", GOOD),
+        ("<think>never ends", ""),
+        ("<thing> is a tag [1].", "<thing> is a tag [1]."),
+        ("Text with <think> inside </think> [1].", "Text with <think> inside </think> [1]."),
+        ("<th", "<th"),
+    ],
+)
+def test_thoughts_are_no_part_of_an_answer(said: str, shown: str) -> None:
+    with streaming(said) as chat:
+        assert "".join(client(chat).stream(ASK)) == shown
+
+
+def test_an_answer_in_parts_is_read() -> None:
+    parts = [{"type": "thinking", "thinking": "x"}, {"type": "text", "text": GOOD}]
+    raw = event({"content": parts}) + event({"content": None}, "stop") + b"data: [DONE]\n\n"
+    with streaming(Turn(raw=raw)) as chat:
+        assert "".join(client(chat).stream(ASK)) == GOOD
+
+
 def test_refusals_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYVEC_CHAT_KEY", "secret")
     with streaming(Turn(status=401)) as chat:

@@ -6,13 +6,14 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 
 from polyvec.errors import InputError, MissingExtraError, RemoteError
+from polyvec.search.dialects import content_text, respelled, without_thoughts
 
 URL_VARIABLE, MODEL_VARIABLE = "POLYVEC_CHAT_URL", "POLYVEC_CHAT_MODEL"
 KEY_VARIABLE = "POLYVEC_CHAT_KEY"
@@ -79,6 +80,8 @@ class Chat:
     settings: ChatSettings
     was_cut: bool = False
     """Whether the last answer reached ``max_answer_tokens``."""
+    _spelled: dict[str, Any] = field(default_factory=dict, repr=False)
+    """Fields as the endpoint wants them, once it has refused others."""
 
     def stream(self, messages: Sequence[Message]) -> Iterator[str]:
         """Yield an answer's words as they come.
@@ -95,7 +98,7 @@ class Chat:
         for attempt in range(self.settings.max_retries + 1):
             begun = False
             try:
-                for words in self._answer(messages):
+                for words in without_thoughts(self._answer(messages)):
                     begun = True
                     yield words
                 return
@@ -119,25 +122,41 @@ class Chat:
         time.sleep(min(max(own, asked_s), _MAX_WAIT_S))
 
     def _answer(self, messages: Sequence[Message]) -> Iterator[str]:
-        with self._request(messages) as response:
-            if response.status_code != 200:
-                self._refuse(response)
-            if "text/event-stream" in response.headers.get("content-type", ""):
-                yield from self._events(response.iter_lines())
-            else:  # a server that does not stream says everything at once
+        """Ask once, and again in the endpoint's spelling as long as it refuses a field."""
+        fields = self._spelled or {
+            "temperature": self.settings.temperature,
+            "max_tokens": self.settings.max_answer_tokens,
+        }
+        while True:
+            with self._request(messages, fields) as response:
+                if response.status_code != 400:
+                    yield from self._words(response)
+                    return
                 response.read()
-                yield self._whole(response.text)
+                other = respelled(fields, response.text)
+                if other is None:
+                    self._refuse(response)
+                else:
+                    fields = self._spelled = other
+
+    def _words(self, response: Any) -> Iterator[str]:  # noqa: ANN401 (httpx is optional)
+        if response.status_code != 200:
+            self._refuse(response)
+        if "text/event-stream" in response.headers.get("content-type", ""):
+            yield from self._events(response.iter_lines())
+        else:  # a server that does not stream says everything at once
+            response.read()
+            yield self._whole(response.text)
 
     @contextmanager
-    def _request(self, messages: Sequence[Message]) -> Iterator[Any]:
+    def _request(self, messages: Sequence[Message], fields: dict[str, Any]) -> Iterator[Any]:
         httpx = httpx_module()
         key = os.environ.get(self.settings.api_key_env)
         body = {
             "model": self.settings.model,
             "messages": list(messages),
-            "temperature": self.settings.temperature,
-            "max_tokens": self.settings.max_answer_tokens,
             "stream": True,
+            **fields,
         }
         # A proxy of the environment has no business between two programs of this machine.
         is_here = _is_loopback(urlsplit(self.settings.url).hostname or "")
@@ -165,6 +184,8 @@ class Chat:
             raise _TryAgainError(f"{status}: {said}", float(wait) if wait.isdecimal() else 0.0)
         hints = {401: "; its key belongs in " + self.settings.api_key_env, 404: "; is the address "
                  "up to and with /v1, and the model one that it has?"}  # fmt: skip
+        if status == 400 and "context" in said:
+            hints[400] = "; send it less with --passages, or give it a longer context"
         raise RemoteError(f"{self._name} refused: {status}: {said}{hints.get(status, '')}")
 
     def _events(self, lines: Iterator[str]) -> Iterator[str]:
@@ -184,7 +205,7 @@ class Chat:
                 reason = choice.get("finish_reason")
                 is_whole = is_whole or reason is not None
                 self.was_cut = self.was_cut or reason == "length"
-                words = (choice.get("delta") or {}).get("content")
+                words = content_text((choice.get("delta") or {}).get("content"))
                 if words:
                     yield words
         if not is_whole:
@@ -195,7 +216,7 @@ class Chat:
         try:
             choice = answer["choices"][0]
             self.was_cut = choice.get("finish_reason") == "length"
-            return str(choice["message"]["content"] or "")
+            return content_text(choice["message"]["content"])
         except (KeyError, IndexError, TypeError) as error:
             raise RemoteError(
                 f"{self._name} gave no chat completion: {text[:_SAID_CHARACTERS]!r}"
