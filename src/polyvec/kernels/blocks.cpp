@@ -42,13 +42,11 @@ INLINE Floats signed_bytes(const uint8_t *at) {
     return floats(Bits(Ints(widen(at) << 24) >> 24));
 }
 
-constexpr Bits IOTA = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-
 // The fifth bits of 16 codes, shifted to their place.
 INLINE Bits fifth(const uint8_t *at, int start) {
     uint32_t word;
     std::memcpy(&word, at, sizeof word);
-    return ((((Bits{} + word) >> IOTA) >> start) & 1) << 4;
+    return ((((Bits{} + word) >> Bits(IOTA)) >> start) & 1) << 4;
 }
 
 // Every decoder expands one block.

@@ -16,7 +16,7 @@ import torch
 
 from polyvec.errors import DeviceError
 
-VERSION = 2
+VERSION = 3
 """The interface of rows.cpp and blocks.cpp; a library of another is left from an older build."""
 
 _NEEDS = {

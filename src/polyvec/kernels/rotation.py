@@ -3,9 +3,10 @@
 A transformer's activations have a few columns a hundred times as large as the rest, and one scale
 a row then leaves the rest three bits. An orthogonal matrix applied to the activations, and to the
 weights' inputs once, leaves the product as it is and mixes every column with dozens of others
-(QuaRot, arXiv:2404.00456, does it with Hadamard's). Ours moves whole vectors of 16 floats, so it
-needs no shuffles: a stage for each factor of the width, by Hadamard's 2x2 and 4x4 or, for odd
-factors, Householder's ``I - (2 / r) J``; every stage is its own inverse.
+(QuaRot, arXiv:2404.00456, does it with Hadamard's). Ours mixes the 16 lanes of each vector by
+Hadamard's matrix, and then moves whole vectors: a stage for each factor of the width, by
+Hadamard's 2x2 and 4x4 or, for odd factors, Householder's ``I - (2 / r) J``; every stage is its own
+inverse.
 """
 
 import functools
@@ -24,7 +25,7 @@ _MAX_MIXED = 128
 def radices(width: int) -> tuple[int, ...]:
     """Return the stages of the rotation of rows of ``width``: their product divides width / 16.
 
-    At most 128 columns are mixed: more costs a stage and gains nothing measurable.
+    At most 128 vectors are mixed: more costs a stage and gains nothing measurable.
     """
     if width % LANES:
         return ()
@@ -39,12 +40,15 @@ def radices(width: int) -> tuple[int, ...]:
 
 def unit(stages: tuple[int, ...]) -> float:
     """Return what makes the stages' product orthonormal: Hadamard's are not by themselves."""
-    return 1.0 / math.sqrt(math.prod(radix for radix in stages if radix % 2 == 0))
+    return 1.0 / math.sqrt(LANES * math.prod(radix for radix in stages if radix % 2 == 0))
 
 
 def rotate(x: Tensor) -> Tensor:
     """Rotate rows ``[..., width]``; the torch form of rows.cpp's, orthonormal."""
+    if x.shape[-1] % LANES:
+        return x
     stages, stride = radices(x.shape[-1]), LANES
+    x = (x.unflatten(-1, (-1, LANES)) @ _hadamard_matrix(x.dtype)).flatten(-2)
     for radix in stages:
         parts = list(x.unflatten(-1, (-1, radix, stride)).unbind(-2))
         if radix % 2:
@@ -55,6 +59,13 @@ def rotate(x: Tensor) -> Tensor:
         x = _join(parts)
         stride *= radix
     return x * unit(stages)
+
+
+@functools.cache
+def _hadamard_matrix(dtype: torch.dtype) -> Tensor:
+    """Hadamard's matrix of the size of a vector, which mixes its lanes."""
+    with torch.inference_mode(mode=False):
+        return torch.stack(_hadamard(list(torch.eye(LANES, dtype=dtype))))
 
 
 def _hadamard(parts: list[Tensor]) -> list[Tensor]:

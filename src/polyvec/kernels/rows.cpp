@@ -249,4 +249,4 @@ EXPORT void pv_rms_norm_int8(const float *x, int64_t rows, int64_t width, const 
 FOR_TYPE(float, f32)
 FOR_TYPE(Bf16, bf16)
 
-EXPORT int32_t pv_version() { return 2; }
+EXPORT int32_t pv_version() { return 3; }

@@ -128,6 +128,25 @@ INLINE void stage(float *x, int64_t width, int64_t stride) {
         }
 }
 
+#if defined(__clang__)
+#define SWAPPED(x, n)                                                                            \
+    __builtin_shufflevector(x, x, 0 ^ n, 1 ^ n, 2 ^ n, 3 ^ n, 4 ^ n, 5 ^ n, 6 ^ n, 7 ^ n, 8 ^ n, \
+                            9 ^ n, 10 ^ n, 11 ^ n, 12 ^ n, 13 ^ n, 14 ^ n, 15 ^ n)
+#else
+#define SWAPPED(x, n) __builtin_shuffle(x, IOTA ^ n)
+#endif
+
+constexpr Ints IOTA = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+// Hadamard's 16x16 within a vector: a stage adds the lane that is `n` away, or takes itself from it.
+INLINE Floats mixed(Floats x) {
+    const Floats one = splat(1.0f), minus = splat(-1.0f);
+    x = x * ((IOTA & 1) ? minus : one) + SWAPPED(x, 1);
+    x = x * ((IOTA & 2) ? minus : one) + SWAPPED(x, 2);
+    x = x * ((IOTA & 4) ? minus : one) + SWAPPED(x, 4);
+    return x * ((IOTA & 8) ? minus : one) + SWAPPED(x, 8);
+}
+
 // The orthogonal rotation of rotation.py, without the scale that makes it orthonormal. The
 // radices' product times LANES divides `width`.
 struct Rotation {
@@ -137,6 +156,7 @@ struct Rotation {
 };
 
 INLINE void rotate(float *x, int64_t width, const Rotation &by) {
+    for (int64_t i = 0; i < width; i += LANES) store(mixed(load(x + i)), x + i);
     int64_t stride = LANES;
     for (int32_t f = 0; f < by.count; stride *= by.radices[f++]) switch (by.radices[f]) {
             case 2: stage<2>(x, width, stride); break;
