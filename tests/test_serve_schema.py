@@ -3,6 +3,7 @@
 schemathesis finds no 500, and every answer has a status and a shape that the document states.
 """
 
+import re
 from typing import Any
 
 import pytest
@@ -56,3 +57,11 @@ def test_every_dialect_is_documented(live: Live) -> None:
     body = paths["/v2/embed"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert "$defs" not in body
     assert body["required"] == ["model", "input_type"]
+
+
+def test_parts_of_a_path_are_parameters(live: Live) -> None:
+    paths = live.get("/openapi.json").json()["paths"]
+    for path, methods in paths.items():
+        for operation in methods.values():
+            stated = [p["name"] for p in operation.get("parameters", ()) if p["in"] == "path"]
+            assert stated == re.findall(r"{(\w+)}", path)

@@ -240,6 +240,9 @@ def _add(app: FastAPI, route: Route) -> None:
             {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
             for name, text in HEADERS.items()
         ]
+    if "{model}" in route.path:
+        name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+        extra["parameters"] = [name]
     if route.parameters is not None:
         extra["parameters"] = _in_address(route.parameters)
     app.add_api_route(
