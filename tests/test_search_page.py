@@ -25,9 +25,11 @@ HOSTILE_FILES = {
     "evil.txt": f"<iframe srcdoc='<script>parent.{OWNED}</script>'></iframe> router {LONG}\n",
     "rlo\u202egpj.exe.txt": "The router \u202eis spelled backwards\u202c here. \x07 \ufeff end\n",
     "عربي/موجه.txt": "اضغط على زر إعادة الضبط في جهاز router لمدة عشر ثوان.\n",
+    "lamp.txt": "The lamp of the router is green.\n",
     "long.txt": "\n\n".join(f"Paragraph {n} of the router manual." for n in range(40)),
 }
-ANSWER = "Hold the reset button of the router for ten seconds [1]. <b>It</b> is blue [7]."
+QUESTION = "Is the lamp of the router green?"
+ANSWER = "The lamp of the router is green [1]. <b>It</b> is blue [7]."
 
 
 def add_hostile(root: Path) -> None:
@@ -73,7 +75,11 @@ class SearchPage(Page):
         self.tab.press("#query", "Enter")
         self.status("Results follow.")
 
-    def ask(self, question: str) -> None:
+    def ask(self, question: str = QUESTION) -> None:
+        """Ask of ``lamp.txt``, which is one passage whatever the model."""
+        if not self.tab.locator("#path").is_visible():
+            self.tab.click("#filters summary")
+        self.tab.fill("#path", "lamp.txt")
         self.tab.fill("#query", question)
         self.tab.click("#ask")
 
@@ -145,7 +151,7 @@ def test_a_passage_is_read_among_its_neighbours(page: SearchPage) -> None:
     before = preview.locator(".chunk").count()
     button = "#later" if page.tab.locator("#later").is_visible() else "#earlier"
     page.tab.click(button)
-    page.tab.wait_for_function(f"document.querySelectorAll('.chunk').length > {before}")
+    preview.locator(".chunk").nth(before).wait_for()
     page.tab.keyboard.press("Escape")
     preview.wait_for(state="hidden")
     assert page.tab.evaluate("document.activeElement.textContent").startswith("Read around it")
@@ -168,7 +174,7 @@ def test_texts_of_documents_are_never_more_than_texts(page: SearchPage) -> None:
 def test_an_answer_is_never_more_than_text(page: SearchPage, answering: StreamingChat) -> None:
     said = f"<img src=x onerror='{OWNED}'> [x](javascript:{OWNED}) router [1]."
     answering.turns[:] = [Turn(said)]
-    page.ask("Where is the router?")
+    page.ask()
     page.status("The answer is here.")
     assert "<img src=x onerror=" in page.words("#answer")
     page.clean()
@@ -185,8 +191,8 @@ def test_a_right_to_left_passage_reads_from_the_right(page: SearchPage) -> None:
 
 def test_an_answer_has_citations_that_lead_to_passages(page: SearchPage) -> None:
     assert "at 127.0.0.1" in page.words("#chat-hint")
-    page.ask("How do I reset the router?")
-    page.status("1 of 2 citations hold.")
+    page.ask()
+    page.status("1 of 2 citations holds.")
     cites = page.tab.locator("#answer .cite")
     assert [each.get_attribute("class") for each in cites.all()] == [
         "cite supported", "cite unknown",
@@ -203,18 +209,18 @@ def test_words_are_shown_as_they_come_and_can_be_stopped(
     page: SearchPage, answering: StreamingChat
 ) -> None:
     answering.turns[:] = [Turn(ANSWER, wait_s=2), Turn(ANSWER)]
-    page.ask("How do I reset the router?")
+    page.ask()
     page.status("scripted answers from")
     assert page.tab.locator("#sources li").count() > 0, "sources come before words"
     page.tab.click("#cancel")
     page.status("Cancelled.")
-    page.ask("How do I reset the router?")
+    page.ask()
     page.status("The answer is here.")
 
 
 def test_what_is_not_in_the_documents_is_said(page: SearchPage, answering: StreamingChat) -> None:
     answering.turns[:] = [Turn("NOT IN YOUR DOCUMENTS")]
-    page.ask("How do I reset the router?")
+    page.ask()
     page.status("Not in your documents.")
     assert page.words("#answer") == "Not in your documents."
     assert page.words("#sources-title") == "Nearest, and not enough"
@@ -222,10 +228,10 @@ def test_what_is_not_in_the_documents_is_said(page: SearchPage, answering: Strea
 
 def test_an_endpoint_that_breaks_off_is_said(page: SearchPage, answering: StreamingChat) -> None:
     answering.turns[:] = [Turn(ANSWER, break_after=3)]
-    page.ask("How do I reset the router?")
+    page.ask()
     page.tab.locator("#error").wait_for()
     assert "The chat endpoint failed (502)" in page.words("#error")
-    assert "Hold the" in page.words("#answer"), "what came stays"
+    assert "The lamp" in page.words("#answer"), "what came stays"
 
 
 # --- States -----------------------------------------------------------------------------------
@@ -310,7 +316,7 @@ def test_everything_by_keyboard(page: SearchPage) -> None:
 
 
 def test_a_screen_reader_finds_its_way(page: SearchPage) -> None:
-    page.ask("How do I reset the router?")
+    page.ask()
     page.status("The answer is here.")
     tree = page.tab.locator("body").aria_snapshot()
     for line in (
@@ -333,8 +339,11 @@ def test_it_fits_every_screen_and_words_can_be_read(
     size = {"width": width, "height": 740}
     page = SearchPage(browser, searched, color_scheme=scheme, viewport=size)
     page.status("Ready")
-    page.ask("How do I reset the router?")
+    page.ask()
     page.status("The answer is here.")
+    for selector in ("#answer", ".cite", "#notes li", "main p", ".soft"):
+        assert page.tab.evaluate(_CONTRAST, selector) >= 4.5, selector
+    page.tab.fill("#path", "")
     page.search("router")
     assert page.tab.evaluate("document.documentElement.scrollWidth") <= width
     page.tab.locator("#hits button").first.click()
@@ -343,7 +352,7 @@ def test_it_fits_every_screen_and_words_can_be_read(
     assert page.tab.evaluate("document.querySelector('#preview').matches(':modal')") == (
         width < 960
     )
-    for selector in ("main p", "a", "mark", ".soft", ".cite", "summary", "#preview p", ".sign"):
+    for selector in ("main p", "a", "mark", ".soft", "summary", "#preview p", ".sign"):
         assert page.tab.evaluate(_CONTRAST, selector) >= 4.5, selector
     page.context.close()
     assert page.problems == []

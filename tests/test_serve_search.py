@@ -19,6 +19,7 @@ from polyvec.errors import IndexMissingError, InputError, MissingExtraError
 from polyvec.search.place import VARIABLE, index_name, index_of, stated_index
 from polyvec.search.retrieve import Searcher, SearchSettings
 from polyvec.search.where import Where, read_moment
+from polyvec.serve.app import ROUTES, Route
 from polyvec.serve.library import Library
 from polyvec.serve.settings import ServeSettings
 from tests.library import Indexed, index_files
@@ -30,6 +31,7 @@ pytest.importorskip("lancedb", reason="lancedb is not installed")
 QUESTION = "How do I reset the router?"
 GOOD = "Hold the reset button of the router for ten seconds [1]. The sky is green [7]."
 KEY = "k" * 24
+SEARCH_ROUTES = [route for route in ROUTES if route.dialect == "search"]
 
 
 @dataclass
@@ -190,8 +192,9 @@ def test_what_cannot_be_searched_for_is_refused(
 def test_odd_queries_are_words(served: Served) -> None:
     for query in ("a\0b", '" OR 1=1 --', "+router -button ^2 *:*", "\u202erouter", "😀 𠀀 router"):
         assert served.search(query) is not None
-    for path in ("a\0b", "[!", "*" * 400, "(?i)x", "$^", "it's", "/etc/passwd", "\\", "]["):
+    for path in ("a\0b", "[!", "?" * 400, "(?i)x", "$^", "it's", "/etc/passwd", "\\", "]["):
         assert served.search("router", paths=[path]) == []
+    assert served.search("router", paths=["*" * 400])
     assert served.search("router", since="0002-01-01T00:00:00Z")
 
 
@@ -290,7 +293,7 @@ def test_the_indexes_say_what_is_in_them(served: Served) -> None:
     answer = served.live.get("/search/indexes").json()
     mine = answer["indexes"][0]
     assert (mine["name"], mine["documents"], mine["unread"]) == ("mine", 4, 0)
-    assert mine["problem"] is None
+    assert (mine["problem"], mine["model"]) == (None, "tiny")
     assert mine["file_types"] == {"text": 2, "markdown": 1, "html": 1}
     assert sum(mine["languages"].values()) == mine["chunks"]
     assert answer["chat"]["model"] == "scripted"
@@ -554,3 +557,26 @@ def test_moments_and_paths_of_filters() -> None:
     for path in ("..", "../x", "a/..", "/../x"):
         with pytest.raises(InputError, match="leads out"):
             Where(paths=[path]).sql()
+
+
+# --- The OpenAPI document ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", SEARCH_ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_made_up_requests_break_nothing_where_there_is_an_index(
+    served: Served, route: Route
+) -> None:
+    schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+    from hypothesis import given
+
+    from tests.test_serve_schema import CHECKS, QUICK
+
+    document = schemathesis.openapi.from_url(f"{served.live.url}/openapi.json")
+    operation = document[route.path][route.method]
+
+    @QUICK
+    @given(operation.as_strategy(generation_mode=schemathesis.GenerationMode.POSITIVE))
+    def ask(case: Any) -> None:
+        case.call_and_validate(checks=CHECKS)
+
+    ask()

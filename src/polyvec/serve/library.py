@@ -178,7 +178,7 @@ class Library:
         facts: dict[str, Any] = {"name": index.name, "model": "", "problem": None, **empty}
         try:
             facts |= index.read(_contents)
-            self.model_of(index)
+            facts["model"] = self.model_of(index)[0].name
         except PolyvecError as error:
             facts["problem"] = str(error)
         return facts
@@ -207,7 +207,7 @@ def _contents(store: Store) -> dict[str, Any]:
     documents = store.documents()
     kinds = Counter(document.file_type for document in documents if document.state == "indexed")
     return {
-        "model": store.info.model,
+        "model": Path(store.info.model).name,  # not where it lies on this machine
         "documents": kinds.total(),
         "unread": sum(document.state == "failed" for document in documents),
         "chunks": store.count(),

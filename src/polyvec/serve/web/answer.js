@@ -50,7 +50,7 @@ export function showAnswer(event, index) {
   showSources(event.passages, index, "Passages it was made of");
   const held = event.citations.filter(({ verdict }) => verdict === "supported").length;
   if (event.citations.length === 0) return `The answer is here. It cites none of ${counted(given, "passage")}.`;
-  return `The answer is here. ${held} of ${counted(event.citations.length, "citation")} hold.`;
+  return `The answer is here. ${held} of ${counted(event.citations.length, "citation")} ${held === 1 ? "holds" : "hold"}.`;
 }
 
 /** The answer's text, its bracketed numbers as links; places count Unicode characters. */
@@ -69,10 +69,9 @@ function cited(text, citations) {
 
 function citation({ number, verdict }) {
   const [sign, said] = VERDICTS[verdict];
-  const attributes = { class: `cite ${verdict}`, title: `Passage ${number}: ${said}` };
-  const parts = [String(number), element("span", { "aria-hidden": "true" }, ` ${sign}`), element("span", { class: "visually-hidden" }, `: ${said}`)];
-  if (verdict === "unknown") return element("span", attributes, ...parts);
-  const link = element("a", { ...attributes, href: `#source-${number}` }, ...parts);
+  const attributes = { class: `cite ${verdict}`, title: `Passage ${number}: ${said}`, "aria-label": `${number}: ${said}` };
+  if (verdict === "unknown") return element("span", { ...attributes, role: "note" }, `${number} ${sign}`);
+  const link = element("a", { ...attributes, href: `#source-${number}` }, `${number} ${sign}`);
   link.addEventListener("click", (event) => {
     event.preventDefault(); // the address stays: a reload would look for a passage that is gone
     byId(`source-${number}`).focus();

@@ -49,8 +49,7 @@ function passage(result, index) {
   const { snippet } = result;
   const text = element("p", { class: "snippet", dir: "auto" },
     snippet.cut_before ? "… " : "", ...marked(snippet.text, snippet.marks), snippet.cut_after ? " …" : "");
-  const read = element("button", { type: "button" }, "Read around it");
-  read.append(element("span", { class: "visually-hidden" }, `: ${result.path} ${result.place}`));
+  const read = element("button", { type: "button", "aria-label": `Read around it: ${result.path} ${result.place}`.trim() }, "Read around it");
   read.addEventListener("click", () => openPreview(result, index, read));
   const why = element("details", { class: "why" },
     element("summary", {}, `Score ${result.score.toFixed(3)}: why`), element("p", {}, `${result.explanation}.`));
