@@ -31,6 +31,8 @@ LIMITED = (
     # in step as the plan of that day had them, MB
     (4, Tokens(1_024, 8_600), 1_664), (32, Tokens(1_024, 8_600), 2_087),
     (32, Tokens(512, 5_400), 1_696),
+    # 30 November 2026: without a limit, and again in 2 GB
+    (12, Tokens(2_016, 8_064), 1_929), (12, Tokens(512, 7_680), 1_596),
 )  # fmt: skip
 
 
