@@ -19,7 +19,7 @@ MIN_COSINE = 0.40
 refuses at most 5% of the questions with an answer (bench/ask_threshold.py, with ``default``)."""
 MIN_WORDS = 0.6
 """A passage with this part of a question's words is looked at whatever its cosine: names and
-numbers that a small embedder does not know. Alone it lets 2% of questions on other subjects in."""
+numbers that a small embedder does not know. Alone it lets no question on another subject in."""
 _LANGUAGE_LETTERS = 20
 """A shorter text is too short to tell its language; a letter of other scripts counts three."""
 NOT_FOUND = "NOT IN YOUR DOCUMENTS"
