@@ -76,6 +76,16 @@ def _check_places(readings: dict[str, Reading]) -> None:
     assert (readings["a.txt"].pieces[0].line_start, readings["README"].file_type) == (1, "text")
 
 
+def test_messages_are_not_cut_into_one_chunk(tmp_path: Path) -> None:
+    (tmp_path / "a.mbox").write_bytes(office.mailbox([(f"S{n}", f"text {n}") for n in range(3)]))
+    with reader(tmp_path) as read:
+        pieces = read.read("a.mbox").pieces
+    assert list(dict.fromkeys(p.heading for p in pieces)) == ["S0", "S1", "S2"]
+    for piece in pieces:
+        others = {"text 0", "text 1", "text 2"} - {f"text {piece.heading[1:]}"}
+        assert not any(other in piece.text for other in others), piece
+
+
 def test_pages_and_slides_are_numbered(tmp_path: Path) -> None:
     long = " ".join(f"word{n}" for n in range(14))
     (tmp_path / "a.pdf").write_bytes(office.pdf([[f"p{n} {long}"] for n in (1, 2, 3)]))

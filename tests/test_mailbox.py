@@ -1,13 +1,13 @@
 """Mailboxes: messages apart, headers and text decoded, broken ones no worse than others."""
 
-from polyvec.search.mailbox import is_mailbox, mailbox_text
+from polyvec.search.mailbox import is_mailbox, mailbox_messages
 from tests import office
 
 BORDER = b"From a@example.org Tue Mar  3 12:00:00 2026\n"
 
 
 def read(data: bytes) -> str:
-    return mailbox_text(data, lambda html: f"read of {len(html)} characters")
+    return "\n\n".join(mailbox_messages(data, lambda html: f"read of {len(html)} characters"))
 
 
 def test_each_message_is_under_its_subject() -> None:

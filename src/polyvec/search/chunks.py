@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import tokenizers
@@ -67,9 +68,11 @@ class Cutter:
         name = kind.file_type if kind.how == "code" else "text"
         splitter = self._splitter("markdown" if text.is_markdown else name)
         most = _CODE_BLOCK_CHARACTERS if kind.how == "code" else _BLOCK_CHARACTERS
-        for start, block in _blocks(text.content, most):
-            for offset, part in splitter.chunk_indices(block):
-                yield start + offset, part
+        borders = [0, *text.cuts, len(text.content)]
+        for begin, end in pairwise(borders):
+            for start, block in _blocks(text.content[begin:end], most):
+                for offset, part in splitter.chunk_indices(block):
+                    yield begin + start + offset, part
 
     def _piece(self, start: int, part: str, places: "_Places", kind: Kind) -> Piece:
         heading = self._fitting(places.headings_at(start, part))

@@ -8,12 +8,13 @@ import re
 import secrets
 import zipfile
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from polyvec.errors import InputError, MissingExtraError
 from polyvec.search.kinds import ZIPPED, Kind
-from polyvec.search.mailbox import mailbox_text
+from polyvec.search.mailbox import mailbox_messages
 from polyvec.search.settings import MB, ReadSettings
 
 
@@ -28,6 +29,8 @@ class Text:
     """Whether lines of the content are lines of the file."""
     pages: list[tuple[int, int]] = field(default_factory=list)
     """(character where it starts, page number), in order; empty where there are no pages."""
+    cuts: list[int] = field(default_factory=list)
+    """Characters, in order, that no chunk goes across: where a mailbox's next message begins."""
 
 
 def read_document(path: Path, kind: Kind, settings: ReadSettings) -> Text:
@@ -41,7 +44,7 @@ def read_document(path: Path, kind: Kind, settings: ReadSettings) -> Text:
     if kind.how == "office":
         text = _read_office(path, kind, settings)
     elif kind.how == "mailbox":
-        text = Text(_clean(mailbox_text(path.read_bytes(), _text_of_html)), is_markdown=True)
+        text = _of_mailbox(path.read_bytes())
     else:
         content = decoded(path.read_bytes())
         text = Text(content, is_markdown=kind.how == "markdown", has_lines=True)
@@ -116,6 +119,12 @@ def _read_office(path: Path, kind: Kind, settings: ReadSettings) -> Text:
     except kreuzberg.KreuzbergError as error:
         raise InputError(_reason(str(error))) from error
     return _text_of(result, kind, marker)
+
+
+def _of_mailbox(data: bytes) -> Text:
+    messages = [_clean(one) + "\n\n" for one in mailbox_messages(data, _text_of_html)]
+    starts = list(accumulate(map(len, messages)))[:-1]
+    return Text("".join(messages), is_markdown=True, cuts=starts)
 
 
 def _text_of_html(html: str) -> str:

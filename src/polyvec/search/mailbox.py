@@ -17,8 +17,8 @@ def is_mailbox(start: bytes) -> bool:
     return bool(re.match(rb"From \S+ .*\d\d:\d\d", start)) and _HEADER.search(start) is not None
 
 
-def mailbox_text(data: bytes, text_of_html: Callable[[str], str]) -> str:
-    """Return a mailbox as Markdown, with a heading a message: its subject.
+def mailbox_messages(data: bytes, text_of_html: Callable[[str], str]) -> Iterator[str]:
+    """Yield a mailbox's messages as Markdown, the subject as the heading.
 
     Attachments are left out; a message that is broken gives what can be read of it.
 
@@ -26,7 +26,8 @@ def mailbox_text(data: bytes, text_of_html: Callable[[str], str]) -> str:
         data: The file.
         text_of_html: Reads the messages that have no plain text.
     """
-    return "\n\n".join(_as_markdown(message, text_of_html) for message in _messages(data))
+    for message in _messages(data):
+        yield _as_markdown(message, text_of_html)
 
 
 def _messages(data: bytes) -> Iterator[EmailMessage]:
