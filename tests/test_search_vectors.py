@@ -1,11 +1,14 @@
 """The index of the vectors: made from a number of them on, and what it finds is what is nearest."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from polyvec.search import quantized
 from polyvec.search.quantized import is_quantized, refine_factor
-from polyvec.search.rows import IndexInfo
+from polyvec.search.retrieve import Searcher, SearchSettings
+from polyvec.search.rows import IndexInfo, Vectors
 from polyvec.search.store import Store
 from polyvec.search.where import Where
 from tests.test_index_store import chunk
@@ -76,3 +79,26 @@ def test_long_vectors_are_compared_again_less_often() -> None:
     assert refine_factor(100, 576) == 10
     assert refine_factor(1, 4_096) == 100
     assert refine_factor(1_000, 4_096) == 3
+
+
+def test_whole_vectors_are_read_for_what_is_shown_alone(
+    store: Store, vectors_ND: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    vectors_of = Store.vectors_of
+
+    def noting(self: Store, chunk_ids: Sequence[str]) -> Vectors:
+        read.extend(chunk_ids)
+        return vectors_of(self, chunk_ids)
+
+    monkeypatch.setattr(Store, "vectors_of", noting)
+    results = Searcher(store, lambda _: vectors_ND[0]).search("text", SearchSettings(limit=6))
+    only_by_words = [result for result in results if result.dense_rank is None]
+    assert only_by_words
+    assert read == [result.chunk.chunk_id for result in only_by_words]
+    expected = [float(_cosine(vectors_ND[r.chunk.ordinal], vectors_ND[0])) for r in results]
+    assert [result.cosine for result in results] == pytest.approx(expected, abs=1e-4)
+
+
+def _cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))

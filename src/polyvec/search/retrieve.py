@@ -9,7 +9,7 @@ import numpy as np
 
 from polyvec.errors import InputError
 from polyvec.search.diversity import diverse_order
-from polyvec.search.fuse import RANK_CONSTANT, fuse
+from polyvec.search.fuse import RANK_CONSTANT, Fused, fuse
 from polyvec.search.rows import Chunk, Hit, Vectors
 from polyvec.search.snippets import snippet
 from polyvec.search.store import Store
@@ -139,7 +139,10 @@ class Searcher:
         wanted = max(settings.candidates, 2 * settings.limit)
         dense = [] if vector is None else self.store.search_dense(vector, wanted, where)
         text = [] if settings.mode == "dense" else self.store.search_text(query, wanted, where)
-        results = self._results(dense, text, settings.mode, vector)
+        fused = fuse([_distinct(dense), _distinct(text)])
+        if not settings.diversity and not settings.per_document:
+            fused = fused[: settings.limit]  # no vector is read for what is not shown
+        results = self._results(fused, dense, text, settings.mode, vector)
         if settings.diversity:
             results = self._diverse(results, settings.diversity)
         return grouped(results, settings) if settings.per_document else results[: settings.limit]
@@ -150,16 +153,22 @@ class Searcher:
         return self.embed_query(query)
 
     def _results(
-        self, dense: list[Hit], text: list[Hit], mode: Mode, vector: Vectors | None
+        self,
+        fused: Sequence[Fused[str]],
+        dense: list[Hit],
+        text: list[Hit],
+        mode: Mode,
+        vector: Vectors | None,
     ) -> list[Result]:
         chunks = {hit.chunk.chunk_id: hit.chunk for hit in (*text, *dense)}
         alike: defaultdict[str, dict[str, Chunk]] = defaultdict(dict)
         for chunk in chunks.values():
             alike[chunk.text_id].setdefault(chunk.path, chunk)
-        cosines = self._cosines(dense, text, vector)
+        shown = {item.key for item in fused}
+        cosines = self._cosines(dense, [h for h in text if h.chunk.text_id in shown], vector)
         scores = {hit.chunk.text_id: hit.score for hit in reversed(text)}
         results = []
-        for item in fuse([_distinct(dense), _distinct(text)]):
+        for item in fused:
             first, *others = sorted(alike[item.key].values(), key=lambda c: (c.path, c.ordinal))
             cosine, bm25 = cosines.get(item.key), scores.get(item.key)
             whole = {"hybrid": item.score, "dense": cosine, "text": bm25}[mode]
@@ -172,7 +181,7 @@ class Searcher:
     def _cosines(
         self, dense: list[Hit], text: list[Hit], vector: Vectors | None
     ) -> dict[str, float]:
-        """Return the cosine of every passage, of those too that only words have found."""
+        """Return the cosine of every passage, of these too that only words have found."""
         if vector is None:
             return {}
         known = {hit.chunk.text_id: hit.score for hit in reversed(dense)}
