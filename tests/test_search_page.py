@@ -323,7 +323,7 @@ def test_a_screen_reader_finds_its_way(page: SearchPage) -> None:
         "- banner", "- main", '- navigation "Server"', '- search "Documents"',
         '- searchbox "Words or a question, in any language"', '- button "Search"',
         '- region "Answer"', '- list "Passages it was made of"', '- list "What the check found"',
-        '- link "1: the passage says this, as far as the check can tell"', "- status:",
+        'link "1: the passage says this, as far as the check can tell"', "- status:",
     ):  # fmt: skip
         assert line in tree
     assert page.tab.locator("#error").get_attribute("role") == "alert"
