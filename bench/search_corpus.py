@@ -159,6 +159,16 @@ def _save(path: Path, vectors: Vectors) -> None:
     partial.rename(path)
 
 
+def rows(path: Path, part: slice) -> Vectors:
+    """Read some rows of an array's file, without mapping it: what is mapped counts as memory."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, kind = np.lib.format.read_array_header_1_0(file)
+        file.seek(part.start * shape[1] * kind.itemsize, 1)
+        read = np.fromfile(file, kind, (part.stop - part.start) * shape[1])
+    return read.reshape(-1, shape[1])
+
+
 def widened(vectors: Vectors, dimension: int, seed: int) -> Vectors:
     """Map ``[n, d]`` to unit vectors ``[n, dimension]`` by a random matrix, noise added.
 

@@ -58,6 +58,12 @@ def test_widening_keeps_who_is_near_whom(bench: dict[str, ModuleType]) -> None:
     assert not np.array_equal(wide, corpus.widened(narrow, 2_048, seed=2))
 
 
+def test_rows_are_read_without_mapping(bench: dict[str, ModuleType], tmp_path: Path) -> None:
+    array = np.arange(30, dtype=np.float32).reshape(10, 3)
+    np.save(tmp_path / "a.npy", array)
+    assert np.array_equal(bench["search_corpus"].rows(tmp_path / "a.npy", slice(4, 7)), array[4:7])
+
+
 @pytest.mark.parametrize("engine", ["polyvec", "sqlite FTS5", "bm25s"])
 def test_each_engine_finds_words(bench: dict[str, ModuleType], engine: str, tmp_path: Path) -> None:
     passage = bench["search_corpus"].Passage
