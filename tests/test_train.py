@@ -163,7 +163,7 @@ def test_a_teachers_map_begins_where_the_model_stands(tmp_path: Path) -> None:
         def encode_document(self, texts: Sequence[str]) -> Any:
             return model.encode_document(texts) @ turn.astype(np.float32)
 
-    result = tiny_train.run(recipe, teacher=Turned(), optimizer__steps="2")
+    result = tiny_train.run(recipe, Turned(), optimizer__steps="2")
     assert losses(result.folder)[0] < 0.02
 
 

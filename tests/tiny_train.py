@@ -78,7 +78,7 @@ class FakeTeacher:
         return np.array(rows, np.float32)
 
 
-def run(path: Path, teacher: Teacher | None = None, **changes: str) -> Trained:
+def run(path: Path, teacher: Teacher | None = None, /, **changes: str) -> Trained:
     """Train as a recipe says; ``batch__size="4"`` changes batch.size."""
     stated = {name.replace("__", "."): value for name, value in changes.items()}
     teacher = teacher or FakeTeacher()

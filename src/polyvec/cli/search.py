@@ -236,9 +236,10 @@ def _show_screen(
     stated = (*chat, os.environ.get(URL_VARIABLE), os.environ.get(MODEL_VARIABLE))
     to = chat_settings(*chat) if any(stated) else None
     # A missing index is told before the screen is taken.
-    root = Path(Store.open(uri, None, how[2]).info.root)
+    root = Store.open(uri, None, how[2]).info.root
+    folder = Path(root) if root else None  # an index of several folders has no root
     screen = SearchScreen(
-        lambda: open_searcher(uri, "hybrid", *how), root, settings, to, question, fields
+        lambda: open_searcher(uri, "hybrid", *how), folder, settings, to, question, fields
     )
     problem = screen.run()
     if problem is not None:

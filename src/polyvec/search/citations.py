@@ -58,7 +58,7 @@ def check_citations(
     """
     found = []
     for sentence_start, sentence in _sentences(answer):
-        claim = _CITED.sub(" ", sentence).strip()
+        claim = re.sub(r"\s+([.,;:!?。])", r"\1", _CITED.sub(" ", sentence)).strip()
         for match in _CITED.finditer(sentence):
             for number in map(int, re.findall(r"\d+", match[1])):
                 verdict = _verdict(claim, number, passages, nearness)

@@ -18,6 +18,7 @@ from polyvec.errors import (
     InputError,
     MissingExtraError,
     PolyvecError,
+    StorageError,
 )
 from polyvec.search.chat import (
     MODEL_VARIABLE,
@@ -75,6 +76,8 @@ class ServedIndex:
                 if fingerprint not in (None, store.info.fingerprint):
                     raise ServeError("unavailable", self._migrated(), retry_after_s=1)
                 return work(store)
+            except StorageError as error:  # the same, from a store that is no folder
+                problem = error
             except PolyvecError:
                 raise
             except (RuntimeError, ValueError, OSError) as error:  # what LanceDB raises
