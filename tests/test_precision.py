@@ -21,9 +21,7 @@ from tests.tiny import write_model
 CPU = torch.device("cpu")
 GOOD = Fidelity(0.999, 0.995, 0.98)
 
-needs_int8 = pytest.mark.skipif(
-    library() is None or not has_int8(), reason="no int8 products here"
-)
+needs_int8 = pytest.mark.skipif(library() is None or not has_int8(), reason="no int8 products here")
 
 
 @pytest.fixture(autouse=True)
