@@ -6,6 +6,9 @@ LlamaIndex's are not in requirements-dev.txt: one brings pytest-asyncio. Elsewhe
     python -m pytest -p no:asyncio tests/test_serve_frameworks.py
 """
 
+import gc
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +27,15 @@ pytestmark = [
 
 def framework(name: str) -> Any:
     return pytest.importorskip(name, reason=f"{name} is not installed: see the head of this file")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """Collect what their clients leave open here: later it would fail somebody else's test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
