@@ -134,7 +134,8 @@ def _of_words(draw: random.Random) -> Iterator[tuple[str, str, Pairs]]:
         yield "word", language, draw.sample(pairs, min(len(pairs), WORDS))
     found = glosses()
     for ask in (word_definitions, example_definitions):
-        yield "wordnet", "en", draw.sample(ask(found), WORDNET)
+        asked = ask(found)
+        yield "wordnet", "en", draw.sample(asked, min(len(asked), WORDNET))
 
 
 def _of_packages(packages: Descriptions) -> Iterator[tuple[str, str, Pairs]]:
