@@ -15,7 +15,7 @@ import torch
 
 from polyvec import hub
 from polyvec.errors import ChecksumError, DiskFullError, DownloadError, ModelNotFoundError
-from polyvec.hub import cached_models, check_sha256, resolve
+from polyvec.hub import cached_models, check_sha256, lasting_name, resolve
 from polyvec.model.delta import write_delta
 from polyvec.model.files import open_model
 from tests import tiny
@@ -531,3 +531,22 @@ def test_another_delta_is_another_folder(trained: Path, tmp_path: Path) -> None:
     facts = tmp_path / "trained" / "small" / "delta.json"
     facts.write_bytes(facts.read_bytes() + b"\n")
     assert resolve("small").path != before
+
+
+def test_a_name_lasts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("POLYVEC_CACHE", str(tmp_path))
+    (tmp_path / "pypi" / "some-model-1.9.0").mkdir(parents=True)
+    (tmp_path / "pypi" / "some-model-1.10.2").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    lasting = {
+        "default": "default",
+        "hf:org/name@v2": "hf:org/name@v2",
+        "pypi:Some_Model": "pypi:Some_Model==1.10.2",
+        "pypi:some-model:q8.gguf": "pypi:some-model==1.10.2:q8.gguf",
+        "pypi:some-model==1.9.0": "pypi:some-model==1.9.0",
+        "pypi:another": "pypi:another",
+        "./here": str(tmp_path / "here"),
+        "nowhere": "nowhere",
+    }
+    assert {name: lasting_name(name) for name in lasting} == lasting

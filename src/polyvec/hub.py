@@ -117,6 +117,29 @@ def resolve(name: str) -> Place:
     raise ModelNotFoundError(_not_found(name))
 
 
+def lasting_name(name: str) -> str:
+    """Return a name that means the same model later, and where it can on other machines too.
+
+    A package's name gets the version that is here, a path is made absolute; others stay.
+    """
+    scheme, _, rest = name.partition(":")
+    if name in ALIASES or scheme == "hf":
+        return name
+    if scheme == "pypi":
+        return _versioned(rest)
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
+
+
+def _versioned(requirement: str) -> str:
+    match = _PYPI.fullmatch(requirement)
+    folder = _cached_package(match["name"], None) if match and not match["version"] else None
+    if match is None or folder is None:
+        return f"pypi:{requirement}"
+    member = f":{match['file']}" if match["file"] else ""
+    return f"pypi:{match['name']}=={folder.name.rpartition('-')[2]}{member}"
+
+
 def _built(alias: Alias, base: Path) -> Path:
     """Return the model folder of a base and what training changed of it, made on first use.
 

@@ -18,6 +18,7 @@ from polyvec.cli.output import print_json, results_console
 from polyvec.cli.passages import source_line
 from polyvec.cli.search import (
     BeforeOption,
+    IndexModelOption,
     IndexOption,
     LanguageOption,
     PathOption,
@@ -25,6 +26,7 @@ from polyvec.cli.search import (
     TypeOption,
     where_of,
 )
+from polyvec.cli.team import StorageOption
 from polyvec.cli.terminal import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 def ask(
     question: Annotated[str, typer.Argument(help="In any language.", show_default=False)],
     index: IndexOption = None,
+    storage_option: StorageOption = None,
     chat_url: ChatUrlOption = None,
     chat_model: ChatModelOption = None,
     max_answer_tokens: Annotated[
@@ -66,6 +69,7 @@ def ask(
     since: SinceOption = None,
     before: BeforeOption = None,
     as_json: JsonOption = False,
+    model: IndexModelOption = None,
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
 ) -> None:
@@ -84,14 +88,16 @@ def ask(
     from polyvec.search.chat import Chat, chat_settings
     from polyvec.search.place import find_index
     from polyvec.search.retrieve import open_searcher
+    from polyvec.search.storage import stated_options
 
+    stored = stated_options(storage_option or ())
     to = chat_settings(
         chat_url, chat_model, timeout_s=chat_timeout, max_answer_tokens=max_answer_tokens
     )
     settings = AskSettings(passages, min_cosine=MIN_COSINE if min_cosine is None else min_cosine)
     where = where_of(path, file_type, language, since, before)
     where.sql()  # a wrong one is told before a model is loaded
-    searcher = open_searcher(find_index(index), "hybrid", precision, device)
+    searcher = open_searcher(find_index(index), "hybrid", precision, device, stored, model)
     whole = _followed(answer(question, searcher, Chat(to), settings, where=where), as_json)
     if as_json:
         print_json({"chat": f"{to.model} at {to.url}", **whole.facts()})

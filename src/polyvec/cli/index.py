@@ -4,7 +4,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -177,10 +177,8 @@ def index(
         read_timeout_s=read_timeout,
         retry_failed=retry,
     )
-    name = model or _model_of(place, options)
-    embedder = polyvec.load(
-        name, precision=precision, device=device, weights=weights, memory_bytes=memory
-    )
+    how = {"precision": precision, "device": device, "weights": weights, "memory_bytes": memory}
+    embedder, name = _loaded(model, place, options, how)
     announce(embedder, name)
     chunking = _chunking(chunk_tokens, overlap_tokens)
     try:
@@ -194,15 +192,20 @@ def index(
         raise typer.Exit(130) from None
 
 
-def _model_of(place: str, options: dict[str, str]) -> str:
-    """Return the model of an index that exists, else the default."""
+def _loaded(
+    model: str | None, place: str, options: dict[str, str], how: dict[str, Any]
+) -> "tuple[Embedder, str]":
+    """Load the model asked for, else that of the index, else the default; with its name."""
     from polyvec.errors import IndexMissingError
+    from polyvec.search.loading import load_model
     from polyvec.search.store import Store
 
-    try:
-        return Store.open(place, storage_options=options).info.model
-    except IndexMissingError:
-        return "default"
+    if model is None:
+        with suppress(IndexMissingError):
+            store = Store.open(place, storage_options=options)
+            return load_model(store, **how), store.info.model
+    name = model or "default"
+    return polyvec.load(name, **how), name
 
 
 def _chunking(tokens: int | None, overlap: int | None) -> ChunkSettings | None:

@@ -7,13 +7,16 @@ from polyvec.cli.options import (
     DeviceOption,
     PrecisionOption,
 )
-from polyvec.cli.search import IndexOption
+from polyvec.cli.search import IndexModelOption, IndexOption
+from polyvec.cli.team import StorageOption
 
 
 def mcp(
     index: IndexOption = None,
+    storage_option: StorageOption = None,
     chat_url: ChatUrlOption = None,
     chat_model: ChatModelOption = None,
+    model: IndexModelOption = None,
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
 ) -> None:
@@ -33,10 +36,12 @@ def mcp(
     from polyvec.search.chat import MODEL_VARIABLE, URL_VARIABLE, chat_settings
     from polyvec.search.place import find_index
     from polyvec.search.retrieve import open_searcher
+    from polyvec.search.storage import stated_options
 
+    stored = stated_options(storage_option or ())
     stated = (chat_url, chat_model, os.environ.get(URL_VARIABLE), os.environ.get(MODEL_VARIABLE))
     chat = chat_settings(chat_url, chat_model) if any(stated) else None
-    searcher = open_searcher(find_index(index), "hybrid", precision, device)
+    searcher = open_searcher(find_index(index), "hybrid", precision, device, stored, model)
     server = tools_server(searcher, chat, AskSettings())
     MESSAGES.print(f"Serving {searcher.store.uri} to an assistant; it ends with its input.")
     server.run("stdio")

@@ -34,6 +34,17 @@ IndexOption = Annotated[
         show_default=False,
     ),
 ]
+IndexModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Where the index's model is on this machine: alias, folder, .gguf file, hf:org/name "
+        "or pypi:package. [default: as the index names it]",
+        show_default=False,
+        rich_help_panel="Model",
+    ),
+]
 PathOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -159,6 +170,7 @@ def search(
     as_json: JsonOption = False,
     chat_url: ChatUrlOption = None,
     chat_model: ChatModelOption = None,
+    model: IndexModelOption = None,
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
 ) -> None:
@@ -187,14 +199,15 @@ def search(
             "since": since or "",
             "before": before or "",
         }
-        chat, how = (chat_url, chat_model), (precision, device, stored)
+        chat, how = (chat_url, chat_model), (precision, device, stored, model)
         _show_screen(find_index(index), query or "", settings, fields, chat, how)
         return
     where = where_of(path, file_type, language, since, before)
     where.sql()  # a wrong one is told before a model is loaded
     if query is None or not query.strip():
         raise InputError("The query is empty. Give one, or --ui to type it there.")
-    searcher = open_searcher(find_index(index), settings.mode, precision, device, stored)
+    place, how = find_index(index), (precision, device, stored, model)
+    searcher = open_searcher(place, settings.mode, *how)
     results = searcher.search(query, settings, where)
     info = searcher.store.info
     if as_json:
@@ -217,7 +230,7 @@ def _show_screen(
     settings: "SearchSettings",
     fields: dict[str, str],
     chat: tuple[str | None, str | None],
-    how: tuple[str, str, dict[str, str]],
+    how: tuple[str, str, dict[str, str], str | None],
 ) -> None:
     """Run the text-mode interface; the model is loaded while it shows already."""
     import os

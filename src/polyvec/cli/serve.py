@@ -10,6 +10,7 @@ import typer
 
 from polyvec.cli.options import MESSAGES, DeviceOption, JsonOption, PrecisionOption, WeightsOption
 from polyvec.cli.output import print_json
+from polyvec.cli.team import StorageOption
 from polyvec.errors import MissingExtraError
 from polyvec.settings import resolve_settings
 
@@ -165,6 +166,7 @@ def serve(
             rich_help_panel=_SEARCH,
         ),
     ] = None,
+    storage_option: StorageOption = None,
     chat_url: Annotated[
         str | None,
         typer.Option(

@@ -13,6 +13,7 @@ from typing import Any
 
 from polyvec.engine.embedder import Embedder
 from polyvec.errors import IndexMismatchError, IndexMissingError, InputError
+from polyvec.hub import lasting_name
 from polyvec.search.batch import Batch, chunks_of
 from polyvec.search.database import other_cut
 from polyvec.search.place import index_of
@@ -99,7 +100,7 @@ def open_index(
     Args:
         root: The folder.
         embedder: What embeds its documents.
-        model: The name that ``embedder`` was loaded by.
+        model: The name that ``embedder`` was loaded by; a new index records it, to load it again.
         uri: Where the index is or is to be; None is the folder's own place.
         chunking: How documents are cut; None is as the index has it, or the defaults.
         source: The folder's name in an index of several. Given, or in an object store, a new index
@@ -131,7 +132,8 @@ def _new_info(
     root: Path, embedder: Embedder, model: str, chunking: ChunkSettings | None, is_shared: bool
 ) -> IndexInfo:
     fingerprint, cut = embedder.files.fingerprint(), fitting_chunks(embedder, chunking)
-    info = IndexInfo(model, fingerprint, embedder.dimension, str(root.resolve()), cut)
+    name, place = lasting_name(model), str(root.resolve())
+    info = IndexInfo(name, fingerprint, embedder.dimension, place, cut)
     return replace(info, root="", format=SHARED_FORMAT) if is_shared else info
 
 

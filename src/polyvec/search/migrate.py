@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from polyvec.engine.embedder import Embedder
+from polyvec.hub import lasting_name
 from polyvec.search.index import OnProgress, Progress, fitting_chunks, open_index
 from polyvec.search.rows import Chunk, ChunkSettings, IndexInfo
 from polyvec.search.runs import migrating, silent
@@ -75,7 +76,8 @@ def _migrate(
         store.forget_documents()
     fingerprint = embedder.files.fingerprint()
     place = "" if old.is_shared else str(root.resolve())
-    info = IndexInfo(model, fingerprint, embedder.dimension, place, wanted, old.format)
+    name, size = lasting_name(model), embedder.dimension
+    info = IndexInfo(name, fingerprint, size, place, wanted, old.format)
     if old.fingerprint != fingerprint:
         target = store.begin_migration(info)
         if wanted == old.chunking:

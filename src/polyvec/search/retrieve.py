@@ -10,6 +10,7 @@ import numpy as np
 from polyvec.errors import InputError
 from polyvec.search.diversity import diverse_order
 from polyvec.search.fuse import RANK_CONSTANT, Fused, fuse
+from polyvec.search.loading import load_model
 from polyvec.search.rows import Chunk, Hit, Vectors
 from polyvec.search.snippets import snippet
 from polyvec.search.store import Store
@@ -221,20 +222,27 @@ def open_searcher(
     precision: str = "auto",
     device: str = "auto",
     storage_options: Mapping[str, str] | None = None,
+    model: str | None = None,
 ) -> Searcher:
     """Open an index, and the model that made it unless only words are searched.
 
+    Args:
+        uri: The index.
+        mode: ``text`` needs no model.
+        precision: As for :func:`polyvec.load`.
+        device: As for :func:`polyvec.load`.
+        storage_options: What LanceDB is told about an object store, beside what its file says.
+        model: Where the index's model is on this machine; None is the name that the index has.
+
     Raises:
         IndexMissingError: There is none.
-        IndexMismatchError: The model of that name has changed since.
+        IndexMismatchError: The model is another, or has changed since.
+        ModelNotFoundError: The index names a model that this machine does not have.
         StorageError: An object store refused, or cannot be reached.
         PolyvecError: The model cannot be loaded.
     """
     store = Store.open(uri, storage_options=storage_options)
     if mode == "text":
         return Searcher(store, None)
-    from polyvec.engine.embedder import load
-
-    embedder = load(store.info.model, precision=precision, device=device)
-    store.check_model(embedder.files.fingerprint())
+    embedder = load_model(store, model, precision=precision, device=device)
     return Searcher(store, lambda query: embedder.embed([query], "query").vectors[0])

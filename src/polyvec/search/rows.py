@@ -113,7 +113,8 @@ class IndexInfo:
     """The facts of an index: kept with it, and true of every vector in it."""
 
     model: str
-    """The name the model was loaded by, to load it again for questions."""
+    """The name the model was loaded by, to load it again for questions; a path may be another
+    machine's, and the fingerprint decides which model it is."""
     fingerprint: str
     """Of spec and weights: vectors of another model are not comparable."""
     dimension: int

@@ -126,9 +126,9 @@ class Store:
         """Refuse an index that has another model or cut than when it was opened."""
         check_facts(self.uri, read_facts(self.database), self.info)
 
-    def check_model(self, fingerprint: str) -> None:
-        """Refuse questions embedded by another model than the index's."""
-        check_same(self.uri, self.info, fingerprint)
+    def check_model(self, fingerprint: str, name: str) -> None:
+        """Refuse questions embedded by another model than the index's, which has this name."""
+        check_same(self.uri, self.info, fingerprint, name)
 
     # Reading
 

@@ -29,6 +29,7 @@ from polyvec.search.chat import (
 )
 from polyvec.search.place import index_name, stated_index
 from polyvec.search.rows import IndexInfo
+from polyvec.search.storage import is_object_store, stated_options, storage_options
 from polyvec.search.store import Store
 from polyvec.serve.failures import ServeError
 from polyvec.serve.models import Models, ServedModel
@@ -50,6 +51,8 @@ class ServedIndex:
 
     name: str
     uri: str
+    storage_options: dict[str, str] = field(default_factory=dict, repr=False)
+    """Of an object store, as stated; what its file says comes beside."""
     _store: Store | None = None
     _opened_at: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -111,7 +114,8 @@ class ServedIndex:
         with self._lock:
             is_old = time.monotonic() - self._opened_at > _FACTS_KEPT_S
             if self._store is None or is_old or fresh:
-                self._store, self._opened_at = Store.open(self.uri), time.monotonic()
+                self._store = Store.open(self.uri, None, self.storage_options)
+                self._opened_at = time.monotonic()
             return self._store
 
 
@@ -123,10 +127,10 @@ class Library:
 
         Raises:
             IndexMissingError: No index is where one was named.
-            InputError: Two have one name, or the chat endpoint cannot be used.
+            InputError: Two have one name, or an option or the chat endpoint cannot be used.
             MissingExtraError: An index or an endpoint is named, and what reads it is not installed.
         """
-        self.indexes = _named_indexes(settings.index)
+        self.indexes = _named_indexes(settings.index, settings.storage_option)
         self.chat = _chat(settings) if self.indexes else None
         self._models = models
         self._fingerprints: dict[str, str] = {}
@@ -219,13 +223,14 @@ def _contents(store: Store) -> dict[str, Any]:
     }
 
 
-def _named_indexes(stated: tuple[str, ...]) -> dict[str, ServedIndex]:
+def _named_indexes(stated: tuple[str, ...], flags: tuple[str, ...]) -> dict[str, ServedIndex]:
     if stated and find_spec("lancedb") is None:
         raise MissingExtraError(
             "An index is to be served (--index), and LanceDB, which reads it, is not installed: "
             "pip install 'polyvec[search]'"
         )
     indexes: dict[str, ServedIndex] = {}
+    options = stated_options(flags)
     for text in stated:
         name, place = split_name(text)
         uri = stated_index(place)
@@ -234,7 +239,14 @@ def _named_indexes(stated: tuple[str, ...]) -> dict[str, ServedIndex]:
             raise InputError(
                 f"Two indexes are to be served as {name!r}. Name one: --index NAME={place}"
             )
-        indexes[name] = ServedIndex(name, uri)
+        own = options if is_object_store(uri) else {}
+        storage_options(uri, own)  # a wrong one is told when the server starts
+        indexes[name] = ServedIndex(name, uri, own)
+    if options and not any(is_object_store(index.uri) for index in indexes.values()):
+        raise InputError(
+            "--storage-option is for an index in an object store, and none is served: give "
+            "--index s3://bucket/prefix."
+        )
     return indexes
 
 

@@ -65,6 +65,8 @@ class ServeSettings:
     index: tuple[str, ...] = ()
     """Indexes to search, each as :func:`polyvec.search.place.stated_index` takes it, or
     ``NAME=INDEX`` to serve it under a name."""
+    storage_option: tuple[str, ...] = ()
+    """``KEY=VALUE`` of the object stores that indexes are in, for all of them."""
     chat_url: str | None = None
     """The chat endpoint that answers questions; None: what the environment names, else none."""
     chat_model: str | None = None
@@ -73,7 +75,7 @@ class ServeSettings:
     """Answers of the chat endpoint that are waited for at a time."""
 
     def __post_init__(self) -> None:
-        for name in ("models", "cors_origins", "index"):
+        for name in ("models", "cors_origins", "index", "storage_option"):
             value = getattr(self, name)
             if not isinstance(value, list | tuple):
                 raise InputError(f"{name} is {value!r}; write a list of strings.")
