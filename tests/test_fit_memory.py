@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from polyvec.engine.budget import needs
+from polyvec.engine.budget import held, needs
 from polyvec.engine.holding import Holding
 from polyvec.fit.devices import Device
 from polyvec.fit.facts import ModelFacts, facts_of, facts_of_card
@@ -106,3 +106,18 @@ def test_a_small_machine_is_judged_by_what_it_runs_with_a_limit() -> None:
     assert found.memory.total < 0.9 * 2.2 * 2**30
     tiny = dataclasses.replace(small, memory_gb=1.0)
     assert assess(facts, tiny, "bf16", "streamed").color == "red"
+
+
+def test_int8_keeps_queries_keys_and_values_in_bf16_but_not_beside_four_bits() -> None:
+    """An 8B layer: 218 M weights, of which 4096 x (4096 + 2 x 1024) stay as they are."""
+    facts, qkv = _card("llama-embed-nemotron-8b"), 4096 * (4096 + 2 * 1024)
+    ways = {
+        precision: held(facts, Holding("resident"), precision, torch.bfloat16).layers
+        for precision in ("bf16", "int8")
+    }
+    assert ways["int8"] == ways["bf16"] // 2 + 32 * qkv
+    streamed, packed = (
+        held(facts, holding, "int8", torch.bfloat16).expanded
+        for holding in (Holding("streamed"), Holding("packed", four_bits=True))
+    )
+    assert streamed - packed == 2 * qkv

@@ -8,6 +8,7 @@ import torch
 
 from polyvec.engine import cpu
 from polyvec.engine.embedder import load
+from polyvec.engine.int8 import Int8Linear
 from polyvec.errors import DeviceError, ModelFileError
 from polyvec.kernels import library
 from tests.tiny import shape, weights, write_model
@@ -45,6 +46,22 @@ def test_bert_too(tmp_path: Path) -> None:
     exact, rounded = (load(folder, precision=name, pooling="mean") for name in ("fp32", "int8"))
     cosines = (exact.encode_document(TEXTS) * rounded.encode_document(TEXTS)).sum(1)
     assert cosines.min() > 0.995
+
+
+@pytest.mark.parametrize(("precision", "rounded"), [("int8", False), ("packed", True)])
+def test_queries_keys_and_values_are_rounded_only_to_four_bits(
+    tmp_path: Path, precision: str, rounded: bool
+) -> None:
+    if rounded and library.library() is None:
+        pytest.skip("rounding to 4 bits needs the compiled kernels")
+    for folder in (
+        write_model(tmp_path / "llama", _wide("llama")),
+        write_bert_model(tmp_path / "bert", bert_shape(hidden_size=96, intermediate_size=160)),
+    ):
+        model = load(str(folder), precision=precision, pooling="mean")
+        layers = list(model.runner.network.source.layers())
+        assert {isinstance(layer.qkv, Int8Linear) for layer in layers} == {rounded}
+        assert all(isinstance(layer.down, Int8Linear) for layer in layers)
 
 
 def test_an_outlier_column_does_not_drown_the_rest(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ Formulas, with ``w`` the weights of a layer's matrices and ``b`` bytes of one in
 - resident: layers * w * b, and the token table in the dtype of products;
 - packed: the file's blocks, or 4.25 bits a weight, and two layers expanded: 2 * w * b;
 - streamed: two layers: 2 * w * b;
+- int8: b is 1, but for queries, keys and values, which stay in the dtype of products unless the
+  weights are rounded to 4 bits;
 - a batch: what a block makes of each of its tokens, on each core at once;
 - a super-batch (packed and streamed): the fp32 residual stream and the rotary angles of each token.
 
@@ -114,11 +116,13 @@ def held(files: Sized, holding: Holding, precision: str, dtype: torch.dtype) -> 
     """Return what a model's weights take in memory (see the module's formulas)."""
     shape, rounded = files.architecture, precision in ("int8", "packed")
     layer = layer_weights(shape)
-    weight_bytes = 1 if rounded else dtype.itemsize
+    layer_bytes = layer * (1 if rounded else dtype.itemsize)
+    if rounded and not holding.four_bits:
+        layer_bytes += qkv_weights(shape) * (dtype.itemsize - 1)
     table = shape.vocab_size * shape.hidden_size * dtype.itemsize
     if holding.place == "resident":
-        return Held(shape.num_layers * layer * weight_bytes, table, 0)
-    expanded = 2 * layer * weight_bytes + _SCRATCH_BYTES
+        return Held(shape.num_layers * layer_bytes, table, 0)
+    expanded = 2 * layer_bytes + _SCRATCH_BYTES
     return Held(
         _blocks_bytes(files, holding, layer) if holding.place == "packed" else 0,
         table if isinstance(shape, BertArchitecture) else 0,
@@ -133,6 +137,11 @@ def layer_weights(shape: Architecture) -> int:
         attention = shape.hidden_size * shape.head_dim * heads
         return attention + 3 * shape.hidden_size * shape.intermediate_size
     return 4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size
+
+
+def qkv_weights(shape: Architecture) -> int:
+    """Return the weights of one layer's queries, keys and values."""
+    return shape.hidden_size * (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_dim
 
 
 def largest_matrix(shape: Architecture) -> int:

@@ -3,7 +3,8 @@
 The products run in oneDNN on VNNI or AMX, int8 by int8 into int32, scaled by output there; the
 token's scale, the bias and whatever follows are one compiled pass over the rows
 (:mod:`polyvec.kernels.rows`). What makes it faithful is the rotation: without it the default
-backbone keeps a cosine of .982 to fp32 in the mean, with it .997 (dev/LOG.md).
+backbone keeps a cosine of .982 to fp32 in the mean, with it .997; and that queries, keys and
+values, a seventh of the products and a third of the error, are not rounded (dev/LOG.md).
 
 Shape letters as in :mod:`polyvec.model.llama`.
 """
@@ -16,7 +17,7 @@ from torch import Tensor
 from polyvec.kernels import rows
 from polyvec.kernels.rows import Heads, Quantized
 from polyvec.model import llama, xlmr
-from polyvec.model.parts import attend
+from polyvec.model.parts import Projection, attend
 
 # Rows of gate and up that go through one product: wider outputs would leave the cache before the
 # activation reads them.
@@ -51,7 +52,8 @@ class LlamaLayer:
     """One Llama block's weights in int8."""
 
     attention_gain_D: Tensor
-    qkv: Int8Linear
+    qkv: Int8Linear | Projection
+    """In int8 only where the weights are in 4 bits anyway."""
     heads: Heads
     attention_out: Int8Linear
     feed_forward_gain_D: Tensor
@@ -63,9 +65,9 @@ class LlamaLayer:
 
 @dataclass(frozen=True)
 class BertLayer:
-    """One BERT block's weights in int8."""
+    """One BERT block's weights in int8; queries, keys and values as in :class:`LlamaLayer`."""
 
-    qkv: Int8Linear
+    qkv: Int8Linear | Projection
     heads: Heads
     attention_out: Int8Linear
     attention_norm: xlmr.Norm
@@ -84,18 +86,32 @@ def column_blocks(width: int) -> list[tuple[int, int]]:
 def llama_block(states_TD: Tensor, layer: LlamaLayer, context: llama.Context) -> Tensor:
     """Run one block; the fp32 residual stream ``states_TD`` is updated in place."""
     eps = context.architecture.norm_eps
-    x = rows.rms_norm_int8(states_TD, layer.attention_gain_D, eps)
-    _add(states_TD, layer.attention_out, rows.quantize(_attend(x, layer, context)))
+    attended = _attend(_llama_heads(states_TD, layer, context), layer, context)
+    _add(states_TD, layer.attention_out, rows.quantize(attended))
     x = rows.rms_norm_int8(states_TD, layer.feed_forward_gain_D, eps)
     _add(states_TD, layer.down, rows.quantize(_feed_forward(x, layer)))
     return states_TD
 
 
-def _attend(x: Quantized, layer: LlamaLayer, context: llama.Context) -> Tensor:
-    queries, keys = layer.heads.queries, layer.heads.keys
+def _llama_heads(states_TD: Tensor, layer: LlamaLayer, context: llama.Context) -> Tensor:
+    """Return queries, keys and values, normed and turned: ``[T, H + 2K, E]``."""
+    gain_D, eps = layer.attention_gain_D, context.architecture.norm_eps
     angles = context.rotation.cos.squeeze(1), context.rotation.sin.squeeze(1)
-    qkv = layer.qkv(x.values_TD)
-    turned = rows.heads(qkv, layer.heads, angles, x.scale_T, layer.qkv.bias_O)
+    if isinstance(layer.qkv, Int8Linear):
+        x = rows.rms_norm_int8(states_TD, gain_D, eps)
+        return _heads(x, layer.qkv, layer.heads, angles)
+    normed = rows.rms_norm(states_TD, gain_D, eps, context.dtype)
+    return rows.heads(layer.qkv(normed), layer.heads, angles)
+
+
+def _heads(
+    x: Quantized, qkv: Int8Linear, heads: Heads, angles: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    return rows.heads(qkv(x.values_TD), heads, angles, x.scale_T, qkv.bias_O)
+
+
+def _attend(turned: Tensor, layer: LlamaLayer, context: llama.Context) -> Tensor:
+    queries, keys = layer.heads.queries, layer.heads.keys
     causal, window = context.attention == "causal", context.architecture.sliding_window
     q, k, v = turned.split((queries, keys, keys), dim=1)
     return attend(q, k, v, context.packed, causal, window)
@@ -119,15 +135,21 @@ def _add(states_TD: Tensor, linear: Int8Linear, x: Quantized) -> None:
 def bert_block(states_TD: Tensor, layer: BertLayer, context: xlmr.Context) -> Tensor:
     """Run one encoder block; the fp32 residual stream ``states_TD`` is updated in place."""
     eps, count = context.architecture.norm_eps, layer.heads.queries
-    x = rows.quantize(states_TD)
-    qkv = rows.heads(layer.qkv(x.values_TD), layer.heads, None, x.scale_T, layer.qkv.bias_O)
-    q, k, v = qkv.split(count, dim=1)
+    q, k, v = _bert_heads(states_TD, layer, context.dtype).split(count, dim=1)
     attended = attend(q, k, v, context.packed, causal=False)
     _add_norm(states_TD, layer.attention_out, attended, layer.attention_norm, eps)
     x = rows.quantize(states_TD)
     expanded = rows.gelu(layer.up(x.values_TD), x.scale_T, layer.up.bias_O)
     _add_norm(states_TD, layer.down, expanded, layer.output_norm, eps)
     return states_TD
+
+
+def _bert_heads(states_TD: Tensor, layer: BertLayer, dtype: torch.dtype) -> Tensor:
+    """Return queries, keys and values: ``[T, 3 H, E]``."""
+    if isinstance(layer.qkv, Int8Linear):
+        return _heads(rows.quantize(states_TD), layer.qkv, layer.heads, None)
+    qkv = layer.qkv(states_TD.to(dtype))
+    return qkv.unflatten(-1, (3 * layer.heads.queries, layer.heads.size))
 
 
 def _add_norm(

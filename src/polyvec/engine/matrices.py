@@ -86,6 +86,11 @@ class Matrices:
         self._scratch = Arena()
         self._seen: set[str] = set()
 
+    @property
+    def has_four_bits(self) -> bool:
+        """Whether int8 matrices are kept in 4 bits."""
+        return self._four_bits is not None
+
     def dense(
         self, arena: Arena, key: str, parts: Sequence[Rows], width: int, dtype: torch.dtype
     ) -> Tensor:

@@ -112,6 +112,12 @@ class LayerReader(ABC, Generic[L]):
         """Read projections of one input as one product in int8."""
         return self.rounded(arena, key, self._whole(names), width, self.biases(names))
 
+    def heads(self, arena: Arena, names: Sequence[str], width: int) -> int8.Int8Linear | Projection:
+        """Read queries, keys and values for an int8 block: not rounded, unless to 4 bits."""
+        if self.matrices.has_four_bits:
+            return self.rounded_whole(arena, "qkv", names, width)
+        return self.product(arena, "qkv", names, width)
+
     def _whole(self, names: Sequence[str]) -> list[Rows]:
         shapes = [self.files.weights.shape(f"{name}.weight") for name in names]
         return [Rows(f"{n}.weight", 0, shape[0]) for n, shape in zip(names, shapes, strict=True)]
@@ -247,7 +253,7 @@ class Int8LlamaReader(_Llama[int8.LlamaLayer]):
         attended = shape.num_heads * shape.head_dim
         return int8.LlamaLayer(
             attention_gain_D=attention_gain,
-            qkv=self.rounded_whole(arena, "qkv", (q, k, v), hidden),
+            qkv=self.heads(arena, (q, k, v), hidden),
             heads=Heads(*heads, shape.norm_eps),
             attention_out=self.rounded_whole(arena, "out", (out,), attended),
             feed_forward_gain_D=feed_forward_gain,
@@ -349,7 +355,7 @@ class Int8BertReader(_Bert[int8.BertLayer]):
         *qkv, out = self.attention_names(number)
         up, down = f"{prefix}intermediate.dense", f"{prefix}output.dense"
         return int8.BertLayer(
-            qkv=self.rounded_whole(arena, "qkv", qkv, hidden),
+            qkv=self.heads(arena, qkv, hidden),
             heads=Heads(shape.num_heads, shape.num_heads, shape.head_dim),
             attention_out=self.rounded_whole(arena, "out", (out,), hidden),
             attention_norm=self.norm(prefix + "attention.output.LayerNorm"),
