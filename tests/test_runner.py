@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from polyvec.engine.runner import Runner
+from polyvec.engine.runner import Runner, _together
 from polyvec.model.files import open_model
 from polyvec.model.llama import Layer
 from polyvec.model.packing import Packed
@@ -84,3 +84,11 @@ def test_a_batch_without_tokens_gives_no_states(runner: Runner, texts: list[list
 
 def test_no_batches_give_nothing(runner: Runner) -> None:
     assert runner.run([]) == []
+
+
+def test_idle_rows_make_no_super_batch_of_their_own() -> None:
+    """16 batches of 504 tokens, 512 rows each, are planned as one super-batch of 8,190 tokens."""
+    batches = [Packed.of([[1] * 504], rounds=True) for _ in range(16)]
+    assert {len(packed.token_ids_T) for packed in batches} == {512}
+    assert [len(group) for group in _together(batches, 8_190)] == [16]
+    assert [len(group) for group in _together(batches, 504 * 10)] == [10, 6]
