@@ -24,6 +24,7 @@ from polyvec.errors import (
 )
 from polyvec.records.record import Record
 from polyvec.train.checkpoint import checkpoints
+from polyvec.train.loop import train
 from polyvec.train.lora import read_adapter
 from polyvec.train.optimizer import learning_rate
 from polyvec.train.recipe import OptimizerSettings, read_recipe
@@ -249,13 +250,24 @@ def test_the_rate_rises_then_falls_to_its_end() -> None:
 def test_other_recipes_and_strange_folders_are_refused(tmp_path: Path) -> None:
     recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH)
     tiny_train.run(recipe, optimizer__steps="2")
-    with pytest.raises(ResumeError, match="holds a run of another recipe: optimizer differs"):
+    with pytest.raises(ResumeError, match=r"recipe: optimizer\.steps was 2 and is 3\. Give"):
         tiny_train.run(recipe, optimizer__steps="3")
     strange = tmp_path / "strange"
     strange.mkdir()
     (strange / "file").touch()
     with pytest.raises(OutputError, match="holds something that is no training run"):
         tiny_train.run(recipe, output=str(strange))
+
+
+def test_a_run_without_a_checkpoint_begins_anew_from_files_as_they_are(tmp_path: Path) -> None:
+    recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH)
+    train(read_recipe(recipe), lambda _: tiny_train.FakeTeacher(), estimate_only=True)
+    kept = tmp_path / "run" / "data" / "records.jsonl"
+    assert len(kept.read_bytes().splitlines()) == 24
+    tiny_train.write_recipe(tmp_path, tiny_train.records(9), IN_BATCH)
+    result = tiny_train.run(recipe, optimizer__steps="2")
+    assert result.steps == 2
+    assert len(kept.read_bytes().splitlines()) == 9
 
 
 def test_a_run_that_diverges_says_so(tmp_path: Path) -> None:
@@ -356,7 +368,9 @@ def test_curves_are_drawn_where_matplotlib_is(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_trains_goes_on_and_estimates(tmp_path: Path, run: Command) -> None:
+def test_the_command_trains_goes_on_and_estimates(
+    tmp_path: Path, run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH)
     estimated = run("train", recipe, "--estimate", "--json", "--output", tmp_path / "e")
     assert estimated.code == 0
@@ -368,9 +382,12 @@ def test_the_command_trains_goes_on_and_estimates(tmp_path: Path, run: Command) 
     assert "polyvec similarity -m" in done.err
     again = run("train", recipe, "--set", "optimizer.steps=4")
     assert again.code == 1
-    assert "another recipe: optimizer differs" in again.err
+    assert "another recipe: optimizer.steps was 3 and is 4" in again.err
     fresh = run("train", recipe, "--set", "optimizer.steps=4", "--fresh")
     assert fresh.code == 0
+    monkeypatch.setenv("RANK", "1")  # one process of several tells what came of it, not each
+    other = run("train", recipe, "--set", "optimizer.steps=4")
+    assert "4 steps," not in other.err
     wrong = run("train", recipe, "--set", "optimizer.steps")
     assert wrong.code == 2
     assert "write it as section.key=value" in wrong.err

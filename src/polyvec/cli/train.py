@@ -45,6 +45,7 @@ def train(
     from polyvec.engine.peers import open_peer  # these bring torch; only this command needs it
     from polyvec.train.loop import Trained
     from polyvec.train.loop import train as run
+    from polyvec.train.ranks import is_first_process
     from polyvec.train.recipe import read_recipe
 
     stated = dict(_change(text) for text in changes or [])
@@ -57,10 +58,12 @@ def train(
         fresh=fresh,
         estimate_only=estimate,
     )
+    if not is_first_process():
+        return
     if as_json:
         print_json(_facts(result))
     elif isinstance(result, Trained):
-        _print(result, recipe)
+        _print(result)
 
 
 def _change(text: str) -> tuple[str, str]:
@@ -78,7 +81,7 @@ def _facts(result: "Trained | Estimate") -> dict[str, object]:
     return facts
 
 
-def _print(result: "Trained", recipe: Path) -> None:
+def _print(result: "Trained") -> None:
     if result.model is None:
         MESSAGES.print(f"Stopped after step {result.steps:,}. The same command goes on from there.")
         return

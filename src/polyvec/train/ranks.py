@@ -77,6 +77,11 @@ class Ranks:
                     dist.all_reduce(parameter.grad)
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that speaks for all; known before and after they are joined."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
     """Join the processes torchrun started, or be the only one.

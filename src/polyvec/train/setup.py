@@ -1,7 +1,7 @@
 """A recipe made ready: data, model, teachers, optimizer, and where an earlier run stopped."""
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -29,6 +29,7 @@ from polyvec.train.data import (
     open_records,
     source_names,
 )
+from polyvec.train.journal import METRICS_FILE
 from polyvec.train.lora import add_adapters
 from polyvec.train.maps import fit_maps
 from polyvec.train.network import Network, build_network, cut_layers
@@ -158,22 +159,54 @@ def _open_output(folder: Path, recipe: Recipe, fresh: bool) -> None:
     if fresh and path.is_file():
         shutil.rmtree(folder)
     if path.is_file():
-        _check_same(orjson.loads(path.read_bytes()), recipe, folder)
+        before = orjson.loads(path.read_bytes())
+        if checkpoints(folder / "checkpoints"):
+            _check_same(before, recipe, folder)
+        else:
+            _forget(folder, before, recipe)
     elif folder.is_dir() and any(folder.iterdir()):
         raise OutputError(f"{folder} holds something that is no training run; give another output.")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_bytes(orjson.dumps(recipe.facts(), option=orjson.OPT_INDENT_2))
 
 
+def _forget(folder: Path, before: dict[str, Any], recipe: Recipe) -> None:
+    """Take away what a run left that has no checkpoint: it begins anew, from files as they are."""
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    (folder / METRICS_FILE).unlink(missing_ok=True)
+    if before.get("distill") != _plain(recipe)["distill"]:
+        for teacher in folder.glob("teacher-*"):
+            shutil.rmtree(teacher)
+
+
 def _check_same(before: dict[str, Any], recipe: Recipe, folder: Path) -> None:
-    now = orjson.loads(orjson.dumps(recipe.facts()))
-    changed = [k for k in now if k not in _MAY_CHANGE and before.get(k) != now[k]]
+    now = _plain(recipe)
+    changed = [
+        f"{name} was {was!r:.80} and is {now_is!r:.80}"
+        for section in now
+        if section not in _MAY_CHANGE
+        for name, was, now_is in _differences(section, before.get(section), now[section])
+    ]
     if changed:
         raise ResumeError(
-            f"{folder} holds a run of another recipe: {', '.join(changed)} differ"
-            f"{'s' if len(changed) == 1 else ''}. Give another output, or --fresh to begin anew "
-            "(which removes that run)."
+            f"{folder} holds a run of another recipe: {'; '.join(changed)}. Give another output, "
+            "or --fresh to begin anew (which removes that run)."
         )
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as JSON gives it back."""
+    facts: dict[str, Any] = orjson.loads(orjson.dumps(recipe.facts()))
+    return facts
+
+
+def _differences(name: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:  # noqa: ANN401
+    """Yield what differs: its name, what it was, what it is."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in now:
+            yield from _differences(f"{name}.{key}", was.get(key), now[key])
+    elif was != now:
+        yield name, was, now
 
 
 def _records(recipe: Recipe, folder: Path, ranks: Ranks, console: Console) -> dict[str, Records]:
