@@ -257,10 +257,30 @@ def test_a_torn_line_is_dropped(server: ChatServer, tmp_path: Path) -> None:
         json.loads(line)
 
 
+def test_what_a_judge_could_not_say_is_asked_again(server: ChatServer, tmp_path: Path) -> None:
+    output, journal = tmp_path / "out.jsonl", tmp_path / "out.jsonl.journal.jsonl"
+
+    def answer(body: dict[str, Any], _: int) -> Step:
+        is_judge = '"correct"' in body["messages"][0]["content"]
+        return Step(json.dumps({"correct": True})) if is_judge else Step()
+
+    server.answer = answer
+    settings = _settings(server, count=3, judge="llm")
+    _, first = _generate(settings, output)
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    for line in lines:  # as if the server had been lost while it judged
+        if line["type"] == "verdict" and line["number"] == 1:
+            line |= {"kept": False, "lost": True}
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked = len(server.seen)
+    status, again = _generate(settings, output)
+    assert (again, status.rejected, len(server.seen)) == (first, 0, asked + 1)
+
+
 def test_other_settings_are_another_run(server: ChatServer, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     _generate(_settings(server), output)
-    with pytest.raises(ResumeError, match="another languages"):
+    with pytest.raises(ResumeError, match="a run that differs in languages"):
         _generate(_settings(server, languages=("Thai",)), output)
     status, _ = _generate(_settings(server, languages=("Thai",)), output, restart=True)
     assert status.resumed == 0
@@ -396,6 +416,8 @@ def test_an_address_says_everything() -> None:
         ("http://x/v1?model=m&weight=a", "a number is needed"),
         ("http://x/v1?model=m&weight=0", "give one above 0"),
         ("http://x/v1?model=m&response_format=xml", "allowed: auto"),
+        ("http://x/v1?model=m&max_retries=-1", "max_retries of http://x/v1 is -1; give one from 0"),
+        ("http://x/v1?model=m&prompt_price=nan", "prompt_price of http://x/v1 is nan"),
     ],
 )
 def test_endpoints_that_make_no_sense(address: str, words: str) -> None:
@@ -412,6 +434,10 @@ def test_endpoints_that_make_no_sense(address: str, words: str) -> None:
         ({"count": 0}, "at least 1"),
         ({"kind": "bitext"}, "two languages"),
         ({"languages": ()}, "No language"),
+        ({"near_duplicate": -1.0}, "near_duplicate is -1.0; it must be at least 0"),
+        ({"near_duplicate": float("nan")}, "near_duplicate is nan"),
+        ({"judge_rank": 0}, "judge_rank is 0; it must be at least 1"),
+        ({"max_attempts": 0.0}, "max_attempts is 0.0"),
     ],
 )
 def test_settings_that_make_no_sense(change: dict[str, Any], words: str) -> None:

@@ -210,12 +210,15 @@ def _settings(config: Path | None, flags: dict[str, Any]) -> "GenerateSettings":
     raw = vars(resolve_settings(RawSettings, config, flags))
     raw["endpoints"] = tuple(
         parse_endpoint(given) if isinstance(given, str) else make_endpoint(given)
-        for given in raw["endpoints"]
+        for given in _listed(raw["endpoints"])
     )
-    languages = raw["languages"]
-    raw["languages"] = (languages,) if isinstance(languages, str) else tuple(languages)
+    raw["languages"] = _listed(raw["languages"])
     raw["prompts"] = None if raw["prompts"] is None else Path(raw["prompts"])
     return GenerateSettings(**raw)
+
+
+def _listed(given: Any) -> tuple[Any, ...]:  # noqa: ANN401 (one, or several)
+    return (given,) if isinstance(given, str | dict) else tuple(given)
 
 
 def _inputs(

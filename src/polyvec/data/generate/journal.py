@@ -48,8 +48,8 @@ class Journal:
         differing = [name for name in made_by if made_by[name] != stated.get(name)]
         if differing:
             raise ResumeError(
-                f"{self.path} holds {len(entries) - 1:,} answers of a run with another "
-                f"{' and '.join(differing)}. {_ADVICE}"
+                f"{self.path} holds {len(entries) - 1:,} answers of a run that differs "
+                f"in {' and '.join(differing)}. {_ADVICE}"
             )
         return entries[1:]
 

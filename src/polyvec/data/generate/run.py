@@ -132,15 +132,17 @@ class Generator:
     # --- What was answered --------------------------------------------------------------------
 
     def _replay(self, entry: Entry) -> None:
+        """Take an entry of an earlier run, unless what it says is only that a server was lost."""
         self.status.resumed += 1
-        if entry["type"] != "failed" or not entry.get("lost"):
+        if entry["type"] in ("failed", "verdict") and entry.get("lost"):
+            self._count_cost(entry)
+        else:
             self._take(entry)
 
     def _take(self, entry: Entry) -> None:
         """Count an entry; the same entries in the same order always give the same records."""
         number = entry["number"]
-        for name in ("prompt_tokens", "answer_tokens", "cost"):
-            setattr(self.status, name, getattr(self.status, name) + entry.get(name, 0))
+        self._count_cost(entry)
         if entry["type"] == "ideas":
             self.ideas |= {number: entry["ideas"]} if entry["ideas"] else {}
         elif entry["type"] == "failed":
@@ -150,6 +152,10 @@ class Generator:
             self._take_record(number, entry_record(entry["record"]))
         elif entry["judge"] == self.settings.judge:
             self._take_verdict(number, entry["kept"])
+
+    def _count_cost(self, entry: Entry) -> None:
+        for name in ("prompt_tokens", "answer_tokens", "cost"):
+            setattr(self.status, name, getattr(self.status, name) + entry.get(name, 0))
 
     def _take_record(self, number: int, record: Record) -> None:
         self.done.add(number)

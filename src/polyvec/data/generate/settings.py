@@ -56,7 +56,12 @@ class Endpoint:
                 raise InputError(
                     f"{name} of {self.url} is {getattr(self, name)}; give one above 0."
                 )
-        if self.max_requests_per_minute is not None and self.max_requests_per_minute <= 0:
+        for name in ("max_retries", "backoff_s", "temperature", "prompt_price", "answer_price"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(
+                    f"{name} of {self.url} is {getattr(self, name)}; give one from 0 on."
+                )
+        if self.max_requests_per_minute is not None and not self.max_requests_per_minute > 0:
             raise InputError(f"max_requests_per_minute of {self.url} must be above 0.")
 
     @property
@@ -152,8 +157,17 @@ class GenerateSettings:
             )
         if self.count is None and self.kind != "translate":
             raise InputError(f"How many records of {self.kind} are wanted? Give --count.")
-        if self.count is not None and self.count < 1:
-            raise InputError(f"count is {self.count}; it must be at least 1.")
+        for name in ("count", "ideas_per_request", "records_per_idea", "max_asks", "judge_rank"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("max_attempts", self.max_attempts, 1)
+        for name in ("near_duplicate", "max_cost"):
+            _at_least(name, getattr(self, name), 0)
+        _at_least("min_score", self.min_score, -1)
+
+
+def _at_least(name: str, value: float | None, least: float) -> None:
+    if value is not None and not value >= least:  # nor is NaN
+        raise InputError(f"{name} is {value}; it must be at least {least}.")
 
 
 @dataclass(frozen=True)
