@@ -118,3 +118,4 @@ def test_the_command_ranks_the_published_models_and_says_what_borda_is(run: Comm
     assert done.code == 0
     assert "KaLM-Embedding-Gemma3-12B-2511  610.0     72.23     62.56" in done.out
     assert "depends on the field" in done.err.replace("\n", " ")
+    assert "…" not in done.out.partition("mean by type")[2].partition("\n")[2]  # no number is cut

@@ -86,8 +86,10 @@ def test_other_files_are_no_classifiers(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no classifier"):
         load_classifier(path)
     np.savez(path, facts=np.array([object()]))
-    with pytest.raises(InputError, match="is no classifier"):  # a pickle is never opened
+    with pytest.raises(InputError, match="is no classifier; 'polyvec"):  # a pickle is never opened
         load_classifier(path)
+    with pytest.raises(InputError, match="there is no such file"):
+        load_classifier(tmp_path / "none.npz")
     np.savez(path, facts=np.frombuffer(b'{"format": "x"}', np.uint8), weights=[0], bias=[0])
     with pytest.raises(InputError, match="is a 'x'; this polyvec reads 'polyvec classifier 1'"):
         load_classifier(path)
@@ -161,6 +163,7 @@ def test_another_model_is_refused(run: Command, setup: Path) -> None:
     ("options", "words"),
     [
         (("--label-column", "team"), "has no column 'team'"),
+        (("--output", "c.pkl"), "a classifier's name ends in .npz"),
         (("--folds", "9"), "--folds 9 needs at least 9"),
         (("--instruction", "x", "--role", "document"), "An instruction is for queries"),
     ],

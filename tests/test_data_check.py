@@ -59,7 +59,9 @@ def test_good_records_are_clean(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
+        ([], {"file without a row": (1, 0)}),
         ([{"query": "", "positives": ["p"]}], {"unusable row": (1, 0)}),
+        ([["no object"], GOOD[0]], {"unusable row": (1, 0)}),
         ([{"query": "a", "positives": ["a"]}], {"pair of one text": (1, 0)}),
         ([{"query": "Ａ b", "positives": ["a  B"]}], {"pair of one text": (0, 1)}),
         (

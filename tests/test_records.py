@@ -187,14 +187,17 @@ def test_all_problems_are_found_before_work_starts(tmp_path: Path) -> None:
         InputError, match=r"25 of 26 rows cannot be used:[\s\S]*line 21: [\s\S]*and 5"
     ):
         load_records([path])
+    path.write_text('{"query": "q"\n[1]\n{"query": "q", "positives": ["p"]}\n')
+    kinds = [type(item) for item in scan_records(path)]
+    assert kinds == [Problem, Problem, Located]
     assert load_records([jsonl(path, good), path]) == [Record("q", ("p",), source="x")] * 2
 
 
 @pytest.mark.parametrize(
     ("name", "raw", "words"),
     [
-        ("x.jsonl", b'{"query": "q"', "line 1 is not JSON"),
-        ("x.jsonl", b"[1]\n", "line 1 is a JSON list; an object"),
+        ("x.jsonl", b'{"query": "q"', "line 1: not JSON"),
+        ("x.jsonl", b"[1]\n", "line 1: a JSON list; an object"),
         ("x.jsonl", b'{"query": "\xff"}', "line 1 is not UTF-8"),
         ("x.csv", b"query,positive\nq,p,z\n", "line 2 has more cells than the 2"),
         ("x.parquet", b"no", "after row 0"),

@@ -25,6 +25,7 @@ from polyvec.engine.bulk import checked
 from polyvec.engine.rows import Columns, Format, Row, check_readable, read_rows
 from polyvec.errors import InputError
 from polyvec.hub import cache_folder
+from polyvec.records.table import input_name
 from polyvec.spec import Role
 
 if TYPE_CHECKING:
@@ -97,8 +98,7 @@ def train(
     from polyvec.evaluate.classifier import judge_classifier, save_classifier, train_classifier
     from polyvec.evaluate.labelled import labels_of, made_by
 
-    if output is not None and output.exists() and not force:
-        raise InputError(f"{output} exists already; use --force to replace it, or another name.")
+    _check_output(output, force)
     rows = rows_from(files, Columns(text_column, id_column, label_column), format)
     labels = labels_of(rows)
     peer = opened(model, precision, device, max_tokens)
@@ -164,6 +164,13 @@ def apply(
         typer.echo(f"{answer['id']}\t{answer['label']}\t{answer['probability']:.3f}")
 
 
+def _check_output(output: Path | None, force: bool) -> None:
+    if output is not None and output.suffix != ".npz":
+        raise InputError(f"{output}: a classifier's name ends in .npz.")
+    if output is not None and output.exists() and not force:
+        raise InputError(f"{output} exists already; use --force to replace it, or another name.")
+
+
 def rows_from(files: list[Path], columns: Columns, stated: Format | None) -> list[Row]:
     """Read every row.
 
@@ -173,7 +180,7 @@ def rows_from(files: list[Path], columns: Columns, stated: Format | None) -> lis
     check_readable(files, stated)
     rows = list(checked(read_rows(files, columns, stated), "error"))
     if not rows:
-        raise InputError(f"{', '.join(map(str, files))}: no text.")
+        raise InputError(f"{', '.join(map(input_name, files))}: no text.")
     return rows
 
 

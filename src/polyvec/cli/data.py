@@ -73,9 +73,10 @@ def check(
 ) -> None:
     """Say what is in files of records and what is wrong with them.
 
-    Wrong are: rows that are no records, a pair of one text, a negative that is a positive, the
-    same record twice, one text with two labels, and texts of the test files. The exit code is 0 if
-    nothing is, else 3. Texts count as the same exactly, or but for case, width and white space.
+    Wrong are: a file without a row, rows that are no records, a pair of one text, a negative that
+    is a positive, the same record twice, one text with two labels, and texts of the test files. The
+    exit code is 0 if nothing is, else 3. Texts count as the same exactly, or but for case, width
+    and white space.
 
     Examples:
 
@@ -168,7 +169,7 @@ def _print(report: "Report", unit: str, limit: int) -> None:
     _print_contents(console, report)
     _print_lengths(console, report, unit, limit)
     for name, counted in (("scripts", report.scripts), ("languages (guessed)", report.languages)):
-        for kind, own in counted.items():
+        for kind, own in counted.items() if report.records else ():
             console.print(f"{name} of {kind}: {_shares(own)}", markup=False, soft_wrap=True)
     _print_findings(console, report)
 
@@ -182,7 +183,7 @@ def _print_contents(console: "Console", report: "Report") -> None:
         "positives a record": report.positives,
         "negatives a record": report.negatives,
     }
-    for name, counter in counts.items():
+    for name, counter in counts.items() if report.records else ():
         console.print(f"{name}: {_counted(counter)}", markup=False, soft_wrap=True)
     if report.labels:
         shown = f"{_counted(report.labels)} (the most frequent {report.label_imbalance:.1f} times "
@@ -194,6 +195,8 @@ def _print_contents(console: "Console", report: "Report") -> None:
 def _print_lengths(console: "Console", report: "Report", unit: str, limit: int) -> None:
     from rich.table import Table
 
+    if not report.records:
+        return
     table = Table(unit, "texts", "half up to", "90%", "99%", "longest", f"over {limit}", box=None)
     for kind, facts in report.lengths.items():
         if facts["texts"]:

@@ -80,7 +80,7 @@ def _table(found: "Board") -> Table:
 def _type_table(found: "Board") -> Table:
     kinds = sorted(set(found.types.values()))
     table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("mean by type", overflow="ellipsis", no_wrap=True)
+    table.add_column("mean by type", overflow="fold")  # gives way where it is narrow, not numbers
     for kind in kinds:
         table.add_column(_short(kind), justify="right", no_wrap=True)
     for row in found.ranks:

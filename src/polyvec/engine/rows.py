@@ -165,5 +165,5 @@ def _cell(record: dict[str, Any], name: str, where: str) -> object:
 def _no_column(name: str, names: Sequence[object], where: str) -> str:
     return (
         f"{where} has no column {name!r}. It has: {', '.join(map(str, names))}. State the right "
-        "one with --text-column or --id-column."
+        "one with --text-column, --id-column or the option that names it."
     )

@@ -165,13 +165,15 @@ def load_classifier(path: Path) -> Classifier:
     Raises:
         InputError: It cannot be read, or is something else.
     """
+    if not path.is_file():
+        raise InputError(f"{path} cannot be read: there is no such file.")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             facts = orjson.loads(arrays["facts"].tobytes())
             weights, bias = arrays["weights"], arrays["bias"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path} is no classifier ({error}); 'polyvec classify train' writes one."
+            f"{path} is no classifier; 'polyvec classify train' writes one."
         ) from error
     if facts.get("format") != FORMAT:
         raise InputError(f"{path} is a {facts.get('format')!r}; this polyvec reads {FORMAT!r}.")

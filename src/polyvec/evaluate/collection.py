@@ -107,10 +107,9 @@ def read_qrels(path: Path) -> tuple[dict[str, dict[str, int]], list[str]]:
 
 
 def _judgement(cells: list[str], path: Path, number: int) -> tuple[str, str, int]:
-    if len(cells) == 4:
-        del cells[1]
+    wanted = [cells[0], *cells[2:]] if len(cells) == 4 else cells
     try:
-        query, document, grade = cells
+        query, document, grade = wanted
         return query, document, int(grade)
     except ValueError:
         raise InputError(

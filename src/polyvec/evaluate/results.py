@@ -145,8 +145,20 @@ def earlier_result(
     differing = [name for name in asked if asked[name] != there[name]]
     if not differing:
         return result
-    words = "; ".join(f"{name} {there[name]} there, {asked[name]} now" for name in differing)
+    words = "; ".join(
+        f"{part} {was} there, {now} now"
+        for name in differing
+        for part, was, now in _parts(name, there[name], asked[name])
+    )
     raise ResumeError(
-        f"{path} is a result of another {' and '.join(differing)} ({words}). Replace it with "
+        f"{path} has other {' and '.join(differing)} than this run ({words}). Replace it with "
         "--restart, or name another --output."
     )
+
+
+def _parts(name: str, there: Any, asked: Any) -> list[tuple[str, Any, Any]]:  # noqa: ANN401
+    """Return what differs: of settings only those that do."""
+    if not isinstance(there, dict):
+        return [(name, there, asked)]
+    keys = [key for key in {**there, **asked} if there.get(key) != asked.get(key)]
+    return [(key, there.get(key), asked.get(key)) for key in keys]

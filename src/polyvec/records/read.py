@@ -9,7 +9,7 @@ from polyvec.errors import InputError
 from polyvec.records.columns import Columns, RowReader, label_text
 from polyvec.records.corpus import corpus_records, is_corpus_layout
 from polyvec.records.record import Record
-from polyvec.records.table import read_table, table_format
+from polyvec.records.table import scan_table, table_format
 
 _SHOWN_PROBLEMS = 20
 
@@ -69,7 +69,7 @@ def scan_records(path: Path, columns: Columns | None = None) -> Iterator[Located
     columns = columns or Columns()
     reader = RowReader(columns, columns.source or _stem(path))
     reader.labels = _labels(path, reader)
-    for line, row in read_table(path):
+    for line, row in scan_table(path):
         item = _located(reader, row, path, line)
         if item is not None:
             yield item
@@ -116,7 +116,9 @@ def _stem(path: Path) -> str:
 def _labels(path: Path, reader: RowReader) -> tuple[str, ...]:
     """Read a classification file once for its labels: a record's negatives are all the others."""
     labels: set[str] = set()
-    for _, row in read_table(path):
+    for _, row in scan_table(path):
+        if isinstance(row, InputError):
+            continue
         try:
             name = reader.label_column(row)
             if name is None:
@@ -128,8 +130,10 @@ def _labels(path: Path, reader: RowReader) -> tuple[str, ...]:
 
 
 def _located(
-    reader: RowReader, row: dict[str, Any], path: Path, line: int
+    reader: RowReader, row: dict[str, Any] | InputError, path: Path, line: int
 ) -> Located | Problem | None:
+    if isinstance(row, InputError):
+        return Problem(path, line, str(row))
     try:
         record = reader.record(row)
     except InputError as error:

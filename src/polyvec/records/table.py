@@ -95,19 +95,32 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             raise InputError(f"{input_name(path)}, after line {number}: {error}.") from error
 
 
-def _read_jsonl(path: Path) -> Rows:
+def scan_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
+    """Read like :func:`read_table`, but give a JSONL line that is no object as an error.
+
+    Of the other formats a broken row leaves open where the next one begins, and is raised.
+    """
+    return _scan_jsonl(path) if table_format(path) == "jsonl" else read_table(path)
+
+
+def _scan_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
     for number, line in read_lines(path):
         if not line.strip():
             continue
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise InputError(f"{input_name(path)}, line {number} is not JSON ({error}).") from error
-        if not isinstance(row, dict):
-            raise InputError(
-                f"{input_name(path)}, line {number} is a JSON {type(row).__name__}; an object is "
-                "needed."
-            )
+            yield number, InputError(f"not JSON ({error}).")
+            continue
+        is_object = isinstance(row, dict)
+        kind = type(row).__name__
+        yield number, row if is_object else InputError(f"a JSON {kind}; an object is needed.")
+
+
+def _read_jsonl(path: Path) -> Rows:
+    for number, row in _scan_jsonl(path):
+        if isinstance(row, InputError):
+            raise InputError(f"{input_name(path)}, line {number} is {row}")
         yield number, row
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal[
+    "file without a row",
     "unusable row",
     "pair of one text",
     "negative that is a positive",

@@ -101,8 +101,12 @@ def check_files(
     check.report.test_texts = check.tests.count
     for path in paths:
         check.report.files.append(str(path))
+        is_empty = True
         for item in scan_records(path, settings.columns):
             check.add(item)
+            is_empty = False
+        if is_empty:
+            check.report.findings.add("file without a row", str(path), "nothing is in it")
     return check.finished()
 
 
