@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -17,7 +17,10 @@ from polyvec.hub import cache_folder
 from polyvec.settings import resolve_settings
 
 if TYPE_CHECKING:
+    from polyvec.data.mining.corpus import Corpus
     from polyvec.data.mining.run import Mined
+    from polyvec.data.mining.settings import MineSettings
+    from polyvec.records.record import Record
 
 _TEACHER, _CHOICE = "Teachers", "Which documents become negatives"
 
@@ -179,14 +182,7 @@ def mine(
 
     A run that was interrupted goes on where it stopped: give the same command again.
     """
-    from polyvec.data.mining.corpus import corpus_of_files, corpus_of_records  # these bring torch
-    from polyvec.data.mining.report import facts, page
-    from polyvec.data.mining.run import mine as run
-    from polyvec.data.mining.settings import MineSettings
-    from polyvec.data.mining.vectors import VectorStore
-    from polyvec.engine.cpu import pick_device
-    from polyvec.engine.peers import open_peer
-    from polyvec.records.read import load_records
+    from polyvec.data.mining.settings import MineSettings  # this brings torch
 
     flags: dict[str, object] = {"negatives": negatives, "margin": margin, "depth": depth}
     flags |= {
@@ -200,10 +196,6 @@ def mine(
     settings = resolve_settings(MineSettings, config, flags)
     if output.exists() and not force:
         raise OutputError(f"{output} exists already; use --force to replace it, or another name.")
-    records = load_records(inputs)
-    documents = (
-        corpus_of_files(corpus, text_column, id_column) if corpus else corpus_of_records(records)
-    )
     options = {
         "precision": precision,
         "device": device,
@@ -211,28 +203,69 @@ def mine(
         "query_prefix": query_prefix,
         "document_prefix": document_prefix,
     }
-    openers = [partial(open_peer, name, **options) for name in teachers or ["default"]]  # type: ignore[arg-type]
-    vectors = VectorStore(cache or cache_folder() / "vectors", store)  # type: ignore[arg-type]
+    where = (cache or cache_folder() / "vectors", store)
+    texts = _texts(inputs, corpus, text_column, id_column)
+    mined = _run(texts, teachers or ["default"], options, output, settings, where, restart)
+    audit, report = _write_audit(mined, output)
+    if as_json:
+        print_json({"output": str(output), "audit": str(audit), **report})
+    else:
+        _print(mined, output, audit)
+
+
+def _texts(
+    inputs: list[Path], corpus: list[Path] | None, text_column: str | None, id_column: str | None
+) -> tuple[list["Record"], "Corpus"]:
+    """Read the records, and find the documents that negatives come from."""
+    from polyvec.data.mining.corpus import corpus_of_files, corpus_of_records
+    from polyvec.records.read import load_records
+
+    records = load_records(inputs)
+    if corpus:
+        return records, corpus_of_files(corpus, text_column, id_column)
+    return records, corpus_of_records(records)
+
+
+def _run(
+    texts: tuple[list["Record"], "Corpus"],
+    teachers: list[str],
+    options: dict[str, Any],
+    output: Path,
+    settings: "MineSettings",
+    where: tuple[Path, str],
+    restart: bool,
+) -> "Mined":
+    """Mine, with a bar for each stage."""
+    from polyvec.data.mining.run import mine as run
+    from polyvec.data.mining.vectors import VectorStore
+    from polyvec.engine.cpu import pick_device
+    from polyvec.engine.peers import open_peer
+
+    openers = [partial(open_peer, name, **options) for name in teachers]
+    vectors = VectorStore(where[0], where[1])  # type: ignore[arg-type]  # it checks the name
+    device = str(pick_device(options["device"]))
     with _progress() as progress:
-        mined = run(
-            records,
-            documents,
+        return run(
+            *texts,
             openers,
             output,
             settings,
             vectors,
             restart=restart,
-            device=str(pick_device(device)),
+            device=device,
             progress=progress,
         )
+
+
+def _write_audit(mined: "Mined", output: Path) -> tuple[Path, dict[str, Any]]:
+    """Write what to read before training; return the JSON's place and what is in it."""
+    from polyvec.data.mining.report import facts, page
+
     report = facts(mined)
     audit = output.with_name(f"{output.name}.audit.json")
     audit.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     audit.with_suffix(".html").write_text(page(mined), encoding="utf-8")
-    if as_json:
-        print_json({"output": str(output), "audit": str(audit), **report})
-    else:
-        _print(mined, output, audit)
+    return audit, report
 
 
 @contextmanager
