@@ -8,10 +8,11 @@ Run from the repository's root, with the development dependencies::
 
 The offline benchmark's held-out sets go the whole way: documents are files in a folder, indexed as
 ``polyvec index`` does (cut, embedded, stored), and asked through the store's dense and full-text
-search; ``hybrid`` is :func:`polyvec.search.fuse.fuse` of both, 100 candidates each. XL asks in 18
-languages for English descriptions among 2,000, XL-hard keeps what bm25s misses, EN asks in
-English, mono inside de, it, ja and ru among 200. nDCG@10 and recall@10 in hundredths, a mean over
-languages.
+search; ``hybrid`` is :func:`polyvec.search.fuse.fuse` of both, 100 candidates each, where a place
+by words counts as much as the part of the query that is said there; ``plain`` has all places alike.
+XL asks in 18 languages for English descriptions among 2,000, XL-hard keeps what bm25s misses, EN
+asks in English, mono inside de, it, ja and ru among 200. nDCG@10 and recall@10 in hundredths, a
+mean over languages.
 
 A sweep of weights and rank constants follows; it is on half of the queries (by a hash), and what
 is best there is judged on the other half. The index and the rankings are kept by the model's
@@ -22,7 +23,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ from polyvec.evaluate import offline_sets as sets
 from polyvec.hub import cache_folder
 from polyvec.search.fuse import RANK_CONSTANT
 from polyvec.search.index import open_index, update
+from polyvec.search.rows import Hit
 from polyvec.search.settings import ReadSettings
+from polyvec.search.shares import question_shares
 from polyvec.search.store import Store
 from polyvec.sources.descriptions import descriptions
 
@@ -61,8 +64,14 @@ class Asked:
     right: str
     dense: Ranking
     text: Ranking
+    shares: list[float]
+    """The part of the query that each of ``text`` says."""
     bm25s: int
     """How many documents bm25s places no lower than the right one."""
+
+    def plain(self) -> "Asked":
+        """Return it with all places by words alike."""
+        return replace(self, shares=[1.0] * len(self.text))
 
     @property
     def chooses(self) -> bool:
@@ -78,6 +87,7 @@ def main() -> None:
         "bm25s": [each.bm25s for each in asked],
         "text (icu)": [rank_of(each.text, each.right) for each in asked],
         "dense": [rank_of(each.dense, each.right) for each in asked],
+        "plain": [rank_of(fused(each.plain(), RANK_CONSTANT, 1.0), each.right) for each in asked],
         "hybrid": [rank_of(fused(each, RANK_CONSTANT, 1.0), each.right) for each in asked],
     }
     figures: dict[str, Any] = {name: scores(asked, ranks) for name, ranks in ways.items()}
@@ -104,7 +114,7 @@ def _asked(options: argparse.Namespace) -> list[Asked]:
     """Ask every query, or read the answers of an earlier run with the same model."""
     embedder = load(options.model)
     place = options.folder / embedder.files.fingerprint()[:16]
-    kept = place / ("asked-quick.json" if options.quick else "asked.json")
+    kept = place / ("shares-quick.json" if options.quick else "shares.json")
     if not kept.exists():
         place.mkdir(parents=True, exist_ok=True)
         found = _ask_all(embedder, options.model, place, quick=options.quick)
@@ -151,19 +161,24 @@ def _ask(
             continue
         CONSOLE.print(f"asking {task} {language}", style="dim")
         vectors = embedder.encode_query(list(search.queries.values()), show_progress=False)
-        beside = sets.bm25_ranks(search)
+        by_words = sets.bm25_ranks(search)
         for (name, query), vector, rank in zip(
-            search.queries.items(), vectors, beside, strict=True
+            search.queries.items(), vectors, by_words, strict=True
         ):
-            dense = [hit.chunk.path for hit in store.search_dense(vector, CANDIDATES)]
-            text = [hit.chunk.path for hit in store.search_text(query, CANDIDATES)]
-            rankings = (_documents(dense), _documents(text))
-            yield Asked(task, language, query, search.right[name], *rankings, int(rank))
+            dense = _documents(store.search_dense(vector, CANDIDATES))
+            text = _documents(store.search_text(query, CANDIDATES))
+            beside = [said for document, said in dense.items() if document not in text]
+            shares = list(question_shares(query, text, beside).values())
+            right = search.right[name]
+            yield Asked(task, language, query, right, list(dense), list(text), shares, int(rank))
 
 
-def _documents(paths: Sequence[str]) -> Ranking:
-    """Return each path's document once, at its best chunk's place."""
-    return list(dict.fromkeys(path.removesuffix(".txt") for path in paths))
+def _documents(hits: Sequence[Hit]) -> dict[str, str]:
+    """Return each document once, at its best chunk's place, with that chunk's text."""
+    found: dict[str, str] = {}
+    for hit in hits:
+        found.setdefault(hit.chunk.path.removesuffix(".txt"), hit.chunk.text)
+    return found
 
 
 # Measuring
@@ -172,8 +187,9 @@ def _documents(paths: Sequence[str]) -> Ranking:
 def fused(asked: Asked, constant: int, text_weight: float) -> Ranking:
     """Return both rankings in one, as :func:`polyvec.search.fuse.fuse` does with these numbers."""
     points: dict[str, float] = {}
-    for ranking, weight in ((asked.dense, 1.0), (asked.text, text_weight)):
-        for rank, name in enumerate(ranking, 1):
+    by_words = [text_weight * share for share in asked.shares]
+    for ranking, weights in ((asked.dense, [1.0] * len(asked.dense)), (asked.text, by_words)):
+        for rank, (name, weight) in enumerate(zip(ranking, weights, strict=True), 1):
             points[name] = points.get(name, 0.0) + weight / (constant + rank)
     return sorted(points, key=lambda name: -points[name])
 

@@ -40,6 +40,13 @@ def test_reciprocal_rank_fusion_by_hand() -> None:
     assert fused[2].shares == (1 / 62, 0.0)
 
 
+def test_a_place_may_count_for_less() -> None:
+    fused = fuse([["a", "b"], ["b", "c"]], [{}, {"b": 0.01, "c": 0.5}])
+    assert [item.key for item in fused] == ["a", "b", "c"]
+    assert fused[1].shares == (1 / 62, 0.01 / 61)
+    assert fused[2].score == pytest.approx(0.5 / 62)
+
+
 def test_diversity_puts_what_is_alike_last() -> None:
     vectors = np.array([[1, 0], [1, 0.01], [0, 1]], dtype=np.float32)
     relevance = np.array([1.0, 0.9, 0.5], dtype=np.float32)
@@ -70,6 +77,7 @@ def test_hybrid_has_both_rankings_and_says_why(searcher: Searcher) -> None:
     assert first.chunk.path == "manuals/router.md"
     assert (first.dense_rank, first.text_rank) == (1, 1)
     assert first.score == pytest.approx(2 / 61)
+    assert first.query_share == 1.0
     words = explain(first)
     assert words.startswith(
         f"cosine {first.cosine:.3f}, number 1 by meaning; BM25 {first.bm25:.2f}"

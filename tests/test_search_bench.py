@@ -79,15 +79,18 @@ def test_each_engine_finds_words(bench: dict[str, ModuleType], engine: str, tmp_
 
 def test_quality_fuses_as_the_search_does(bench: dict[str, ModuleType]) -> None:
     quality = bench["search_quality"]
-    asked = quality.Asked("EN", "en", "q", "c", ["a", "b", "c"], ["c", "d", "a"], 0)
-    ours = [item.key for item in fuse([asked.dense, asked.text])]
-    assert quality.fused(asked, RANK_CONSTANT, 1.0) == ours
+    asked = quality.Asked("EN", "en", "q", "c", ["a", "b", "c"], ["c", "d"], [0.01, 0.4], 0)
+    shares = dict(zip(asked.text, asked.shares, strict=True))
+    ours = [item.key for item in fuse([asked.dense, asked.text], [{}, shares])]
+    assert quality.fused(asked, RANK_CONSTANT, 1.0) == ours == ["a", "b", "c", "d"]
+    plain = [item.key for item in fuse([asked.dense, asked.text])]
+    assert quality.fused(asked.plain(), RANK_CONSTANT, 1.0) == plain == ["c", "a", "b", "d"]
     assert quality.fused(asked, RANK_CONSTANT, 0.0)[:3] == asked.dense
     assert quality.rank_of(asked.dense, "c") == 2
 
 
 def test_scores_are_means_over_languages(bench: dict[str, ModuleType]) -> None:
     quality = bench["search_quality"]
-    asked = [quality.Asked("XL", x, f"q{x}", "r", [], [], 0) for x in ("de", "de", "de", "ja")]
+    asked = [quality.Asked("XL", x, f"q{x}", "r", [], [], [], 0) for x in ("de", "de", "de", "ja")]
     found = quality.scores(asked, [0, 0, 0, 10**6])["XL"]
     assert found == {"ndcg": pytest.approx(50), "recall": pytest.approx(50)}

@@ -1,6 +1,6 @@
-"""Two rankings into one: reciprocal rank fusion."""
+"""Rankings into one: reciprocal rank fusion, in which a place may count for less than another."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -18,11 +18,14 @@ class Fused(Generic[Key]):
     key: Key
     ranks: tuple[int | None, ...]
     """Its place in each ranking, from 1; None where it is not in one."""
+    weights: tuple[float, ...]
+    """What its place in each ranking counts."""
 
     @property
     def shares(self) -> tuple[float, ...]:
         """What each ranking adds to the score."""
-        return tuple(0.0 if rank is None else share(rank) for rank in self.ranks)
+        both = zip(self.ranks, self.weights, strict=True)
+        return tuple(0.0 if rank is None else weight * share(rank) for rank, weight in both)
 
     @property
     def score(self) -> float:
@@ -35,13 +38,24 @@ def share(rank: int) -> float:
     return 1.0 / (RANK_CONSTANT + rank)
 
 
-def fuse(rankings: Sequence[Sequence[Key]]) -> list[Fused[Key]]:
+def fuse(
+    rankings: Sequence[Sequence[Key]], weights: Sequence[Mapping[Key, float]] = ()
+) -> list[Fused[Key]]:
     """Fuse rankings, best first; equal scores go by the first ranking's order, then the next's.
 
     Args:
         rankings: Keys, each at most once a ranking, best first.
+        weights: For each ranking what its keys' places count, 0 to 1; 1 where nothing is said.
     """
+    said = weights or [{} for _ in rankings]
     places = [{key: rank for rank, key in enumerate(keys, 1)} for keys in rankings]
     every = dict.fromkeys(key for keys in rankings for key in keys)
-    fused = [Fused(key, tuple(place.get(key) for place in places)) for key in every]
+    fused = [
+        Fused(
+            key,
+            tuple(place.get(key) for place in places),
+            tuple(weight.get(key, 1.0) for weight in said),
+        )
+        for key in every
+    ]
     return sorted(fused, key=lambda item: -item.score)

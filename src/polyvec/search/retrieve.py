@@ -12,6 +12,7 @@ from polyvec.search.diversity import diverse_order
 from polyvec.search.fuse import RANK_CONSTANT, Fused, fuse
 from polyvec.search.loading import load_model
 from polyvec.search.rows import Chunk, Hit, Vectors
+from polyvec.search.shares import question_shares
 from polyvec.search.snippets import snippet
 from polyvec.search.store import Store
 from polyvec.search.where import Where
@@ -58,6 +59,10 @@ class Result:
     """None where the full-text ranking does not have it."""
     dense_rank: int | None
     text_rank: int | None
+    query_share: float | None = None
+    """The part of the query that it says in the query's own words, rare ones counting more: what
+    its place by words counts in hybrid search. None in other modes, or where words do not find it.
+    """
     also_in: tuple[str, ...] = ()
     """Other files with this very passage."""
 
@@ -98,9 +103,16 @@ def explain(result: Result) -> str:
         parts.append(_place_in(None, "words"))
     if not fused:
         return "; ".join(parts)
-    ranks = [rank for rank in (result.dense_rank, result.text_rank) if rank is not None]
-    terms = " + ".join(f"1/({RANK_CONSTANT}+{rank})" for rank in ranks)
+    if result.query_share is not None:
+        parts[-1] += f" with {result.query_share:.0%} of the query"
+    places = ((result.dense_rank, 1.0), (result.text_rank, result.query_share or 0.0))
+    terms = " + ".join(_term(rank, weight) for rank, weight in places if rank is not None)
     return f"{'; '.join(parts)}; score {terms} = {result.score:.4f}"
+
+
+def _term(rank: int, weight: float) -> str:
+    shown = f"{weight:.2f}"
+    return f"{'1' if shown == '1.00' else shown}/({RANK_CONSTANT}+{rank})"
 
 
 def _place_in(rank: int | None, what: str) -> str:
@@ -140,10 +152,11 @@ class Searcher:
         wanted = max(settings.candidates, 2 * settings.limit)
         dense = [] if vector is None else self.store.search_dense(vector, wanted, where)
         text = [] if settings.mode == "dense" else self.store.search_text(query, wanted, where)
-        fused = fuse([_distinct(dense), _distinct(text)])
+        shares = _shares(query, dense, text) if settings.mode == "hybrid" else {}
+        fused = fuse([_distinct(dense), _distinct(text)], [{}, shares])
         if not settings.diversity and not settings.per_document:
             fused = fused[: settings.limit]  # no vector is read for what is not shown
-        results = self._results(fused, dense, text, settings.mode, vector)
+        results = self._results(fused, dense, text, settings.mode, vector, shares)
         if settings.diversity:
             results = self._diverse(results, settings.diversity)
         return grouped(results, settings) if settings.per_document else results[: settings.limit]
@@ -160,6 +173,7 @@ class Searcher:
         text: list[Hit],
         mode: Mode,
         vector: Vectors | None,
+        shares: Mapping[str, float],
     ) -> list[Result]:
         chunks = {hit.chunk.chunk_id: hit.chunk for hit in (*text, *dense)}
         alike: defaultdict[str, dict[str, Chunk]] = defaultdict(dict)
@@ -176,7 +190,8 @@ class Searcher:
             assert whole is not None, "a ranking's own hits have its score"
             also_in = tuple(chunk.path for chunk in others)
             by_meaning, by_words = item.ranks
-            results.append(Result(first, whole, cosine, bm25, by_meaning, by_words, also_in))
+            said = shares.get(item.key)
+            results.append(Result(first, whole, cosine, bm25, by_meaning, by_words, said, also_in))
         return results
 
     def _cosines(
@@ -205,6 +220,13 @@ class Searcher:
 def _distinct(hits: Sequence[Hit]) -> list[str]:
     """Return the hits' texts, each once: copies of a file are one result."""
     return list(dict.fromkeys(hit.chunk.text_id for hit in hits))
+
+
+def _shares(query: str, dense: Sequence[Hit], text: Sequence[Hit]) -> dict[str, float]:
+    """Return the part of the query that each text found by words says, by the text's hash."""
+    found = {hit.chunk.text_id: hit.chunk.text for hit in text}
+    beside = {hit.chunk.text_id: hit.chunk.text for hit in dense if hit.chunk.text_id not in found}
+    return question_shares(query, found, beside.values())
 
 
 def grouped(results: Sequence[Result], settings: SearchSettings) -> list[Result]:

@@ -8,6 +8,8 @@ _JOINED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 )
 """Thai, Lao, Burmese, Khmer, kana and Han: written without spaces, so parts of a run are words."""
+_MARKS = "\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0966-\u0dff"
+"""Accents of their own, Arabic's vowels, and India's scripts, whose vowels are no letters to re."""
 _STEM_LETTERS = 5
 """A word that goes on after so many letters of the query's is marked too: vector, vectors."""
 _SNIPPET_CHARACTERS = 240
@@ -37,7 +39,7 @@ def snippet(text: str, query: str, characters: int = _SNIPPET_CHARACTERS) -> Sni
 
 def matches(text: str, query: str) -> list[tuple[int, int]]:
     """Return where a query's words are in a text: case and accents aside, in order, apart."""
-    terms = _terms(query)
+    terms = words_of(_folded(query))
     if not terms:
         return []
     folded = _folded(text)
@@ -53,23 +55,31 @@ def matches(text: str, query: str) -> list[tuple[int, int]]:
 
 def folded_words(text: str) -> set[str]:
     """Return a text's words without case and accents; pairs of neighbours in joined scripts."""
-    return set(_terms(text))
+    return set(words_of(_folded(text)))
 
 
-def _terms(query: str) -> list[str]:
-    """Return words, and pairs of neighbours in scripts without spaces."""
+def is_joined(term: str) -> bool:
+    """Whether a term is of a script that is written without spaces."""
+    return re.match(f"[{_JOINED}]", term) is not None
+
+
+def words_of(text: str) -> list[str]:
+    """Return a folded text's words, and pairs of neighbours in scripts without spaces.
+
+    Words of one or two letters are only there where there are no others.
+    """
     terms: set[str] = set()
-    for word in re.findall(rf"[{_JOINED}]+|[^\W_{_JOINED}]+", _folded(query)):
-        if re.match(f"[{_JOINED}]", word) and len(word) > 2:
+    for word in re.findall(rf"[{_JOINED}]+|(?:[^\W_{_JOINED}]|[{_MARKS}])+", text):
+        if is_joined(word) and len(word) > 2:
             terms |= {word[i : i + 2] for i in range(len(word) - 1)}
         else:
             terms.add(word)
-    long = {term for term in terms if len(term) > 2 or re.match(f"[{_JOINED}]", term)}
+    long = {term for term in terms if len(term) > 2 or is_joined(term)}
     return sorted(long or terms)
 
 
 def _pattern(term: str) -> str:
-    if re.match(f"[{_JOINED}]", term):
+    if is_joined(term):
         return re.escape(term)
     rest = r"\w*" if len(term) >= _STEM_LETTERS else r"(?!\w)"
     return rf"(?<!\w){re.escape(term)}{rest}"

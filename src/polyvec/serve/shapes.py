@@ -46,6 +46,7 @@ _PASSAGE = obj(
     chunk_id=STRING, path=STRING, title=STRING, heading=STRING, place=STRING, text=STRING,
     file_type=STRING, language=STRING, modified_at=STRING, also_in=array(STRING), score=NUMBER,
     cosine=maybe(NUMBER), bm25=maybe(NUMBER), dense_rank=maybe(INTEGER), text_rank=maybe(INTEGER),
+    query_share=maybe(NUMBER),
     snippet=obj(text=STRING, marks=array(array(INTEGER))), explanation=STRING,
 )  # fmt: skip
 _COUNTS: Schema = {"type": "object", "additionalProperties": INTEGER}
