@@ -12,8 +12,9 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
 from polyvec.cli.screen import SearchScreen
-from polyvec.cli.screen_jobs import repeated
+from polyvec.cli.screen_jobs import Around, Asked, Failed, Found, Opened, repeated
 from polyvec.errors import IndexMismatchError
+from polyvec.search.answer import Words
 from polyvec.search.chat import ChatSettings
 from polyvec.search.retrieve import Searcher, SearchSettings
 from tests.command import Command
@@ -206,6 +207,20 @@ def test_what_goes_wrong_is_told(searcher: Searcher) -> None:
         assert "--chat-url" in next(iter(without._notifications)).message
 
     play(without, unasked)
+
+
+def test_what_comes_when_it_is_closing_does_nothing(searcher: Searcher) -> None:
+    app = screen(searcher, question="router")
+
+    async def scene(pilot: "Pilot[Any]") -> None:
+        await until(pilot, lambda: bool(app.results))
+        await app.screen.query("*").remove()
+        late = (Opened(searcher), Found("q", [], 0.1), Around("x", "", ""), Asked(Words("w")))
+        for message in (*late, Failed("ask", "silent")):
+            app.post_message(message)
+        await pilot.pause()
+
+    play(app, scene)
 
 
 def test_an_index_that_does_not_open_ends_it() -> None:

@@ -5,13 +5,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
+from textual.message import Message
 from textual.widgets import Footer, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -27,6 +29,7 @@ from polyvec.search.retrieve import Mode, Result, Searcher, SearchSettings
 from polyvec.search.where import Where
 
 _MODES: tuple[Mode, ...] = ("hybrid", "dense", "text")
+Brought = TypeVar("Brought", bound=Message)
 
 
 class Results(OptionList):
@@ -41,6 +44,19 @@ class Results(OptionList):
         Binding("j", "cursor_down", show=False),
         Binding("k", "cursor_up", show=False),
     ]
+
+
+def _while_shown(
+    handler: "Callable[[SearchScreen, Brought], None]",
+) -> "Callable[[SearchScreen, Brought], None]":
+    """Let what a job brings come to nothing where the screen is closed already."""
+
+    @wraps(handler)
+    def handled(app: "SearchScreen", message: Brought) -> None:
+        if app.query(Results):
+            handler(app, message)
+
+    return handled
 
 
 class SearchScreen(App[PolyvecError]):
@@ -194,6 +210,7 @@ class SearchScreen(App[PolyvecError]):
 
     # What comes back
 
+    @_while_shown
     def on_opened(self, message: Opened) -> None:
         """Do what was wanted before the index was open."""
         self._tell(
@@ -207,6 +224,7 @@ class SearchScreen(App[PolyvecError]):
         """End."""
         self.exit(message.error)
 
+    @_while_shown
     def on_found(self, message: Found) -> None:
         """List results."""
         self._list(message.results, message.question)
@@ -216,6 +234,7 @@ class SearchScreen(App[PolyvecError]):
         elif self.focused is not None and isinstance(self.focused, Input):
             self.query_one(Results).focus()
 
+    @_while_shown
     def on_around(self, message: Around) -> None:
         """Show what stands around the passage, if it is still the one looked at."""
         result = self._chosen()
@@ -223,6 +242,7 @@ class SearchScreen(App[PolyvecError]):
             shown = passage_text(result, self.question, message.before, message.after)
             self.query_one("#passage", Static).update(shown)
 
+    @_while_shown
     def on_asked(self, message: Asked) -> None:
         """Show an answer as it comes."""
         event = message.event
@@ -236,6 +256,7 @@ class SearchScreen(App[PolyvecError]):
             self._tell("answered")
         self._show_answer()
 
+    @_while_shown
     def on_failed(self, message: Failed) -> None:
         """Say why nothing came."""
         self._tell()
