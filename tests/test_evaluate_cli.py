@@ -89,7 +89,7 @@ def test_a_finished_model_is_kept_and_another_refused(evaluate: Setup) -> None:
     assert f"{model}: result of an earlier run" in evaluate(model).err
     result = evaluate(model, "--max-tokens", "2")
     assert result.code == 2
-    assert "is a result of another fingerprint" in result.err
+    assert "has other fingerprint than this run" in result.err
     assert "--restart" in result.err
     result = evaluate(model, "--max-tokens", "2", "--restart")
     assert result.code == 0
