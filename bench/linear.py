@@ -9,6 +9,7 @@ own peak memory.
 import json
 import random
 import statistics
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ def measure(
         for size in sizes:
             if turn == 0 or size * (turn + 1) <= max(sizes):
                 runs[size].append(_run(model, sources, size, threads))
+                # At once: a whole measurement takes 20 minutes, and may be cut short.
+                print(json.dumps(runs[size][-1]), file=sys.stderr, flush=True)
     return [_middle(found) for found in runs.values()]
 
 
