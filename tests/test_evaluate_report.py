@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -254,6 +255,14 @@ def test_results_are_gathered_from_everywhere(tmp_path: Path, mteb_folder: Path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no results"):
         gather([tmp_path / "empty"])
+
+
+def test_two_revisions_of_a_model_are_two_rows(mteb_folder: Path) -> None:
+    """As fp32 and int8 of one model are, whose fingerprints are mteb's revisions."""
+    first = next(mteb_folder.rglob("rev1"))
+    shutil.copytree(first, first.with_name("rev2"))
+    rows = rows_of([], gather([mteb_folder]).tasks)
+    assert sorted(row.model for row in rows) == ["org/m (rev1)", "org/m (rev2)"]
 
 
 def test_the_command(run: Command, tmp_path: Path) -> None:

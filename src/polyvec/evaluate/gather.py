@@ -9,6 +9,7 @@ from polyvec.evaluate.results import ModelResult, read_result
 from polyvec.evaluate.task_results import TaskResults, read_task_results
 
 _OWN = "*.result.json"
+_REVISION_CHARACTERS = 12
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ def gather(
     paths: Sequence[Path], types: Mapping[str, str] | None = None, baseline: str | None = None
 ) -> Gathered:
     """Read results from files (``*.result.json``) and folders of them or of mteb's.
+
+    A model that mteb's folders have in several revisions goes by ``model (revision)`` each.
 
     Args:
         paths: Files and folders.
@@ -46,12 +49,23 @@ def gather(
         results += [read_result(file) for file in own]
         tasks += found
     _check_names(results)
+    _tell_apart(tasks)
     names = sorted({result.model for result in results} | {task.model for task in tasks})
     if baseline is not None and baseline not in names:
         raise InputError(f"There is no result of {baseline!r}. There are: {', '.join(names)}.")
     results.sort(key=lambda result: result.model != baseline)
     tasks.sort(key=lambda task: task.model != baseline)
     return Gathered(results, tasks)
+
+
+def _tell_apart(tasks: Sequence[TaskResults]) -> None:
+    """Name models that come in several revisions by these: their scores are not one model's."""
+    revisions: dict[str, set[str]] = {}
+    for task in tasks:
+        revisions.setdefault(task.model, set()).add(task.revision)
+    for task in tasks:
+        if len(revisions[task.model]) > 1:
+            task.model = f"{task.model} ({task.revision[:_REVISION_CHARACTERS]})"
 
 
 def _check_names(results: Sequence[ModelResult]) -> None:

@@ -32,7 +32,8 @@ td.n, th.n { text-align: right; } td.n { white-space: nowrap; } .best { font-wei
 .good { color: var(--good); } .bad { color: var(--bad); }
 .charts { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); }
-.charts figure { margin: 0; background: var(--card); border-radius: .5rem; padding: .7rem; }
+.charts figure { margin: 0; max-width: 40rem; background: var(--card); border-radius: .5rem;
+  padding: .7rem; }
 svg { width: 100%; height: auto; display: block; } svg text { font: 13px system-ui, sans-serif;
   fill: var(--ink); } svg .grid { stroke: var(--line); fill: none; }
 svg .line { fill: none; stroke-width: 2; opacity: .8; }
