@@ -25,7 +25,7 @@ import orjson
 
 from polyvec.engine.plan import WINDOW_TEXTS
 from polyvec.engine.rows import Row, RowId
-from polyvec.engine.vectors import disk_full_is_an_error, write_vectors
+from polyvec.engine.vectors import Vectors, disk_full_is_an_error, write_blocks
 from polyvec.errors import InputError, ResumeError
 from polyvec.model.tokens import OnEmpty, Truncate, text_problem
 from polyvec.spec import Role, Spec, spec_facts
@@ -291,13 +291,8 @@ class _Partial:
 
     def finish(self, dimension: int) -> None:
         """Write the output and what made it; remove the folder."""
-        if self.state.rows:
-            vectors = np.memmap(self.vectors, np.float32, "r", shape=(self.state.rows, dimension))
-            with self.ids.open("rb") as lines:
-                ids: Iterator[RowId] = (orjson.loads(line) for line in lines)
-                write_vectors(self.output, vectors, ids)
-        else:
-            write_vectors(self.output, np.zeros((0, dimension), np.float32), iter(()))
+        parts, rows = self._parts(dimension), self.state.rows
+        write_blocks(self.output, parts, rows, dimension, self._finished_ids())
         facts: dict[str, Any] = {"rows": self.state.rows, "dimension": dimension}
         facts |= {"tokens": self.state.tokens}
         facts |= {"cut": self.state.cut, "input_hash": self.hash.hexdigest()}
@@ -305,6 +300,18 @@ class _Partial:
         manifest = self.output.with_name(self.output.name + ".json")
         write_whole(manifest, orjson.dumps(facts, option=orjson.OPT_INDENT_2))
         shutil.rmtree(self.folder, ignore_errors=not self.state.rows)
+
+    def _parts(self, dimension: int) -> Iterator[Vectors]:
+        """Read the vectors in parts: a mapped file's pages would count as this process's memory."""
+        if self.state.rows:
+            with self.vectors.open("rb") as file:
+                while (part := np.fromfile(file, np.float32, MIN_CHUNK_ROWS * dimension)).size:
+                    yield part.reshape(-1, dimension)
+
+    def _finished_ids(self) -> Iterator[RowId]:
+        if self.state.rows:
+            with self.ids.open("rb") as lines:
+                yield from (orjson.loads(line) for line in lines)
 
 
 def _write_at(path: Path, place: int, data: bytes) -> None:

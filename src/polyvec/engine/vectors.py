@@ -49,24 +49,14 @@ def json_line(row_id: RowId, vector: Vectors) -> bytes:
     return orjson.dumps({"id": row_id, "embedding": np.ascontiguousarray(vector)}, option=_JSON)
 
 
-def write_vectors(path: Path, vectors: Vectors, ids: Iterator[RowId]) -> None:
-    """Write vectors in the format of the path's ending, under a temporary name, then rename.
-
-    ``vectors`` may be memory-mapped: it is read in blocks. Parquet's ids are strings, because
-    an Arrow column has one type; ``.npy`` has no ids, its rows are in the order of the input.
-
-    Raises:
-        DiskFullError: There is no room; the temporary file is removed.
-    """
-    write_blocks(path, iter([vectors]), len(vectors), vectors.shape[1], ids)
-
-
 def write_blocks(
     path: Path, parts: Iterator[Vectors], rows: int, width: int, ids: Iterator[RowId]
 ) -> None:
-    """Write vectors that come in parts, together ``[rows, width]``, as :func:`write_vectors`.
+    """Write vectors in the format of the path's ending, under a temporary name, then rename.
 
-    The file has the same bytes however they are parted.
+    They come in parts, together ``[rows, width]``; the file has the same bytes however they are
+    parted. Parquet's ids are strings, because an Arrow column has one type; ``.npy`` has no ids,
+    its rows are in the order of the input.
 
     Raises:
         DiskFullError: There is no room; the temporary file is removed.
