@@ -5,28 +5,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from polyvec.cli.filters import where_of
 from polyvec.cli.options import (
     CHAT_PANEL,
     MESSAGES,
+    BeforeOption,
     ChatModelOption,
     ChatUrlOption,
     DeviceOption,
+    IndexModelOption,
+    IndexOption,
     JsonOption,
+    LanguageOption,
+    PathOption,
     PrecisionOption,
+    SinceOption,
+    StorageOption,
+    TypeOption,
 )
 from polyvec.cli.output import print_json, results_console
 from polyvec.cli.passages import source_line
-from polyvec.cli.search import (
-    BeforeOption,
-    IndexModelOption,
-    IndexOption,
-    LanguageOption,
-    PathOption,
-    SinceOption,
-    TypeOption,
-    where_of,
-)
-from polyvec.cli.team import StorageOption
 from polyvec.cli.terminal import visible, visible_lines
 
 if TYPE_CHECKING:

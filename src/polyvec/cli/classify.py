@@ -18,6 +18,8 @@ from polyvec.cli.options import (
     MaxTokensOption,
     ModelOption,
     PrecisionOption,
+    RoleOption,
+    SeedOption,
     TextColumnOption,
 )
 from polyvec.cli.output import print_json, results_console
@@ -38,19 +40,9 @@ app = typer.Typer(
     help="Train a classifier on few labelled texts, judge it, apply it.",
 )
 
-RoleOption = Annotated[
-    Role | None,
-    typer.Option(
-        "--role",
-        help="How texts are embedded. [default: query with --instruction, else document]",
-        show_default=False,
-        rich_help_panel="How texts are read",
-    ),
-]
 LabelOption = Annotated[
     str, typer.Option("--label-column", help="Column of labels.", rich_help_panel="Input files")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Of everything drawn at random.")]
 
 
 @app.command("train")

@@ -9,8 +9,6 @@ import typer
 from rich.text import Text
 
 from polyvec.cli.classify import (
-    RoleOption,
-    SeedOption,
     embedded,
     opened,
     reading_of,
@@ -26,6 +24,8 @@ from polyvec.cli.options import (
     MaxTokensOption,
     ModelOption,
     PrecisionOption,
+    RoleOption,
+    SeedOption,
     TextColumnOption,
 )
 from polyvec.cli.output import print_json, results_console

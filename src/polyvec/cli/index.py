@@ -22,13 +22,13 @@ from polyvec.cli.options import (
     JsonOption,
     MemoryOption,
     PrecisionOption,
+    StorageOption,
     WeightsOption,
 )
 from polyvec.cli.output import announce, print_json
 from polyvec.cli.team import (
     ForgetOption,
     SourceOption,
-    StorageOption,
     forget,
     source_facts,
     source_lines,

@@ -5,10 +5,11 @@ from polyvec.cli.options import (
     ChatModelOption,
     ChatUrlOption,
     DeviceOption,
+    IndexModelOption,
+    IndexOption,
     PrecisionOption,
+    StorageOption,
 )
-from polyvec.cli.search import IndexModelOption, IndexOption
-from polyvec.cli.team import StorageOption
 
 
 def mcp(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from polyvec.cli.filters import where_of
 from polyvec.cli.passages import explained_line, heads_of, marked, path_line, source_line
-from polyvec.cli.search import where_of
 from polyvec.cli.terminal import visible, visible_lines
 from polyvec.search.answer import Answer
 from polyvec.search.retrieve import Result

@@ -6,110 +6,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from polyvec.cli.filters import where_of
 from polyvec.cli.options import (
+    BeforeOption,
     ChatModelOption,
     ChatUrlOption,
     DeviceOption,
+    IndexModelOption,
+    IndexOption,
     JsonOption,
+    LanguageOption,
+    PathOption,
     PrecisionOption,
+    SinceOption,
+    StorageOption,
+    TypeOption,
 )
 from polyvec.cli.output import print_json, results_console
 from polyvec.cli.passages import copies_line, explained_line, passage_lines, path_line
-from polyvec.cli.team import StorageOption
 from polyvec.cli.terminal import visible
 from polyvec.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from polyvec.search.retrieve import Mode, Result, SearchSettings
-    from polyvec.search.where import Where
 
-_FILTERS, _RANKING = "Which documents", "Ranking"
-
-IndexOption = Annotated[
-    str | None,
-    typer.Option(
-        "--index",
-        help="The index: a folder or s3://bucket/prefix. [default: that of the current folder or "
-        "one above it, else the only one there is]",
-        show_default=False,
-    ),
-]
-IndexModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Where the index's model is on this machine: alias, folder, .gguf file, hf:org/name "
-        "or pypi:package. [default: as the index names it]",
-        show_default=False,
-        rich_help_panel="Model",
-    ),
-]
-PathOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--path",
-        help="A folder, a file or a pattern such as 'notes/*.md', from the indexed folder; repeat.",
-        show_default=False,
-        rich_help_panel=_FILTERS,
-    ),
-]
-TypeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--type",
-        help="pdf, docx, markdown, python, ...; repeat.",
-        show_default=False,
-        rich_help_panel=_FILTERS,
-    ),
-]
-LanguageOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--language",
-        "-l",
-        help="Of the passage, as an ISO 639 code: en, de, zh; repeat.",
-        show_default=False,
-        rich_help_panel=_FILTERS,
-    ),
-]
-SinceOption = Annotated[
-    str | None,
-    typer.Option(
-        "--since",
-        help="Changed on this day or later: 2026-03-01.",
-        show_default=False,
-        rich_help_panel=_FILTERS,
-    ),
-]
-BeforeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--before",
-        help="Changed before this day.",
-        show_default=False,
-        rich_help_panel=_FILTERS,
-    ),
-]
-
-
-def where_of(
-    paths: list[str] | None,
-    types: list[str] | None,
-    languages: list[str] | None,
-    since: str | None,
-    before: str | None,
-) -> "Where":
-    """Return the filter that flags ask for."""
-    from polyvec.search.where import Where, read_moment
-
-    return Where(
-        paths or (),
-        types or (),
-        languages or (),
-        read_moment(since, "--since"),
-        read_moment(before, "--before"),
-    )
+_RANKING = "Ranking"
 
 
 def search(

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
-from polyvec.cli.options import MESSAGES, DeviceOption, JsonOption, PrecisionOption, WeightsOption
+from polyvec.cli.options import (
+    MESSAGES,
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    StorageOption,
+    WeightsOption,
+)
 from polyvec.cli.output import print_json
-from polyvec.cli.team import StorageOption
 from polyvec.errors import MissingExtraError
 from polyvec.settings import resolve_settings
 

@@ -14,18 +14,6 @@ if TYPE_CHECKING:
 
 _INDEX = "The index"
 
-StorageOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--storage-option",
-        metavar="KEY=VALUE",
-        help="Of an object store: endpoint=https://minio.example:9000, region=..., "
-        "allow_http=true; repeat. Keys are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-        "and everything from AWS's variables and polyvec's storage.toml too.",
-        show_default=False,
-        rich_help_panel=_INDEX,
-    ),
-]
 SourceOption = Annotated[
     str | None,
     typer.Option(
