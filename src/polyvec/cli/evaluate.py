@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from polyvec.cli.benchmark import BenchmarkOptions, run_benchmarks
 from polyvec.cli.evaluate_tables import Comparison, print_results
+from polyvec.cli.flags import evaluate as flags
 from polyvec.cli.options import (
     MESSAGES,
     DeviceOption,
@@ -28,160 +29,33 @@ if TYPE_CHECKING:
     from polyvec.evaluate.results import ModelResult
     from polyvec.evaluate.several import Candidate, Outcome
 
-_COLLECTION, _JUDGING, _KEEPING, _MODEL = "Collection", "Judging", "Results", "Model"
-_BENCHMARK = "Benchmark"
-
 
 def evaluate(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            help="Models: polyvec's names, st:NAME for sentence-transformers, http://host:port "
-            "for a server. The first is what the others are compared with.",
-            show_default=False,
-        ),
-    ],
-    queries: Annotated[
-        Path | None,
-        typer.Option(
-            "--queries",
-            "-q",
-            help="JSONL with _id, text and, if known, language.",
-            rich_help_panel=_COLLECTION,
-        ),
-    ] = None,
-    corpus: Annotated[
-        Path | None,
-        typer.Option(
-            "--corpus", "-c", help="JSONL with _id, text, title.", rich_help_panel=_COLLECTION
-        ),
-    ] = None,
-    qrels: Annotated[
-        Path | None,
-        typer.Option(
-            "--qrels", "-r", help="Judgements, BEIR's TSV or TREC's.", rich_help_panel=_COLLECTION
-        ),
-    ] = None,
-    beir: Annotated[
-        Path | None,
-        typer.Option(
-            "--beir",
-            help="A folder with queries.jsonl, corpus.jsonl and qrels/SPLIT.tsv instead.",
-            rich_help_panel=_COLLECTION,
-        ),
-    ] = None,
-    split: Annotated[
-        str, typer.Option("--split", help="Which qrels of --beir.", rich_help_panel=_COLLECTION)
-    ] = "test",
-    missing: Annotated[
-        str,
-        typer.Option(
-            "--missing",
-            help="Judgements of ids that are not in the files: error or drop.",
-            rich_help_panel=_COLLECTION,
-        ),
-    ] = "error",
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metric",
-            help="ndcg@10, recall@100, mrr@10, map@100, accuracy@1, precision@5, ...; several "
-            "times. Models are compared by the first.",
-            show_default=False,
-            rich_help_panel=_JUDGING,
-        ),
-    ] = None,
-    dimensions: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--dimensions",
-            help="Also judge vectors cut to so many numbers; several times.",
-            show_default=False,
-            rich_help_panel=_JUDGING,
-        ),
-    ] = None,
-    skip_same_id: Annotated[
-        bool,
-        typer.Option(
-            "--skip-same-id",
-            help="Never find a document with the query's own id (ArguAna, Quora).",
-            rich_help_panel=_JUDGING,
-        ),
-    ] = False,
-    seed: Annotated[
-        int, typer.Option("--seed", help="Of intervals and tests.", rich_help_panel=_JUDGING)
-    ] = 0,
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="Folder of results.", rich_help_panel=_KEEPING),
-    ] = Path("evaluation"),
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache",
-            help="Folder of vectors. [default: in polyvec's cache]",
-            show_default=False,
-            rich_help_panel=_KEEPING,
-        ),
-    ] = None,
-    restart: Annotated[
-        bool,
-        typer.Option("--restart", help="Replace earlier results.", rich_help_panel=_KEEPING),
-    ] = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Write a report page.", rich_help_panel=_KEEPING)
-    ] = None,
+    models: flags.Models,
+    queries: flags.Queries = None,
+    corpus: flags.Corpus = None,
+    qrels: flags.Qrels = None,
+    beir: flags.Beir = None,
+    split: flags.Split = "test",
+    missing: flags.Missing = "error",
+    metrics: flags.Metrics = None,
+    dimensions: flags.Dimensions = None,
+    skip_same_id: flags.SkipSameId = False,
+    seed: flags.Seed = 0,
+    output: flags.Output = Path("evaluation"),
+    cache: flags.Cache = None,
+    restart: flags.Restart = False,
+    html: flags.Html = None,
     as_json: JsonOption = False,
-    precision: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--precision",
-            help="auto, fp32, bf16 or int8; several times to compare them.",
-            show_default=False,
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
+    precision: flags.Precisions = None,
     device: DeviceOption = "auto",
     max_tokens: MaxTokensOption = None,
-    query_prefix: Annotated[
-        str | None,
-        typer.Option("--query-prefix", help="For servers: before queries.", rich_help_panel=_MODEL),
-    ] = None,
-    document_prefix: Annotated[
-        str | None,
-        typer.Option(
-            "--document-prefix", help="For servers: before documents.", rich_help_panel=_MODEL
-        ),
-    ] = None,
+    query_prefix: flags.QueryPrefix = None,
+    document_prefix: flags.DocumentPrefix = None,
     instruction: InstructionOption = None,
-    benchmark: Annotated[
-        str | None,
-        typer.Option(
-            "--benchmark",
-            "-b",
-            help="A benchmark of mteb's by its name instead of a collection, or `offline`: real "
-            "texts from Debian's packages, without any hub.",
-            show_default=False,
-            rich_help_panel=_BENCHMARK,
-        ),
-    ] = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--task",
-            help="Only this task of it; several times.",
-            show_default=False,
-            rich_help_panel=_BENCHMARK,
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Only say what it costs: texts, tokens, hours here and elsewhere.",
-            rich_help_panel=_BENCHMARK,
-        ),
-    ] = False,
+    benchmark: flags.Benchmark = None,
+    tasks: flags.Tasks = None,
+    dry_run: flags.DryRun = False,
 ) -> None:
     """Judge models on a collection of your own, or on a benchmark's tasks.
 
@@ -204,11 +78,11 @@ def evaluate(
     from polyvec.evaluate.several import Places, candidates  # these bring torch
 
     wanted = candidates(models, precision or ["auto"])
+    vectors = cache or cache_folder() / "vectors"
     options = {"device": device, "max_tokens": max_tokens}
     options |= {"query_prefix": query_prefix, "document_prefix": document_prefix}
     if benchmark is not None:
         _refuse_collection(queries, corpus, qrels, beir, metrics, dimensions, instruction, html)
-        vectors = cache or cache_folder() / "vectors"
         asked = BenchmarkOptions(benchmark, tasks or (), output, vectors, dry_run, as_json)
         run_benchmarks([_opener(candidate, options) for candidate in wanted], asked)
         return
@@ -216,8 +90,7 @@ def evaluate(
         raise InputError("--task and --dry-run are of a benchmark: name it with --benchmark.")
     collection = _read(_files(queries, corpus, qrels, beir, split), missing)
     question = _question(metrics, dimensions, instruction, skip_same_id, seed)
-    places = Places(output, cache or cache_folder() / "vectors", restart)
-    outcomes = _run(wanted, collection, question, places, options)
+    outcomes = _run(wanted, collection, question, Places(output, vectors, restart), options)
     _finish(outcomes, output, html, as_json)
 
 

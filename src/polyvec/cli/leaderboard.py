@@ -1,12 +1,11 @@
 """``polyvec leaderboard``: models ranked over a benchmark's tasks."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
+from polyvec.cli.flags import leaderboard as flags
 from polyvec.cli.options import MESSAGES, JsonOption
 from polyvec.cli.output import print_json, results_console
 
@@ -16,29 +15,9 @@ if TYPE_CHECKING:
 
 
 def leaderboard(
-    results: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Folders of results in mteb's format, from `polyvec evaluate --benchmark` or mteb "
-            "itself. Without any, the published models are ranked.",
-            show_default=False,
-        ),
-    ] = None,
-    published: Annotated[
-        bool,
-        typer.Option(
-            "--published/--only-mine",
-            help="Rank seven published models of MMTEB too, on the tasks that your results have.",
-        ),
-    ] = True,
-    all_tasks: Annotated[
-        bool,
-        typer.Option(
-            "--all-tasks",
-            help="Also rank on tasks that a model has not run: they earn it nothing, and it has no "
-            "means.",
-        ),
-    ] = False,
+    results: flags.Results = None,
+    published: flags.WithPublished = True,
+    all_tasks: flags.AllTasks = False,
     as_json: JsonOption = False,
 ) -> None:
     """Rank models by Borda count, with their means over tasks and over types of task.

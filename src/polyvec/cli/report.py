@@ -1,34 +1,18 @@
 """``polyvec report``: results of evaluations as one page, and as pictures."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from polyvec.cli.options import MESSAGES
+from polyvec.cli.flags import report as flags
+from polyvec.cli.options import MESSAGES, ForcePageOption
 from polyvec.errors import InputError
 
 
 def report(
-    results: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Results of 'polyvec evaluate': .result.json files, folders of them, or folders "
-            "in mteb's own layout (model/revision/Task.json)."
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The page to write (.html).")
-    ] = Path("report.html"),
-    png: Annotated[
-        Path | None,
-        typer.Option("--png", help="Also a folder for the charts as PNG.", show_default=False),
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option("--baseline", help="The model that others are compared with."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing page.")] = False,
+    results: flags.Results,
+    output: flags.Output = Path("report.html"),
+    png: flags.Png = None,
+    baseline: flags.Baseline = None,
+    force: ForcePageOption = False,
 ) -> None:
     """Make a page of results: models by task type, languages, costs, the worst queries.
 
