@@ -1,12 +1,12 @@
 """``polyvec data``: training data checked, and restored from ids."""
 
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
-from polyvec.cli.options import JsonOption
+from polyvec.cli.flags import data as flags
+from polyvec.cli.options import ForceOption, JsonOption, RecordFilesArgument
 from polyvec.cli.output import print_json, results_console
 
 if TYPE_CHECKING:
@@ -22,53 +22,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-TaskName = Literal["retrieval", "classification", "sts", "bitext"]
-_COLUMNS = "Columns, where they have other names than usual"
 _SHOWN = 12
 
 
 @app.command("check")
 def check(
-    files: Annotated[
-        list[Path],
-        typer.Argument(help="Records: .jsonl, .csv, .tsv, .parquet, or the corpus-id layout."),
-    ],
-    tests: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--test",
-            help="Records or texts (.txt, or rows with a 'text') that must not be in them.",
-            show_default=False,
-        ),
-    ] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Whose tokens are counted; none: characters.")
-    ] = "default",
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, help="Longer texts are counted.")
-    ] = 512,
-    no_languages: Annotated[
-        bool, typer.Option("--no-languages", help="Find scripts, but guess no languages.")
-    ] = False,
-    query_column: Annotated[
-        str | None, typer.Option("--query-column", rich_help_panel=_COLUMNS)
-    ] = None,
-    positive_column: Annotated[
-        str | None, typer.Option("--positive-column", rich_help_panel=_COLUMNS)
-    ] = None,
-    negative_columns: Annotated[
-        list[str] | None, typer.Option("--negative-column", rich_help_panel=_COLUMNS)
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option("--label-column", rich_help_panel=_COLUMNS)
-    ] = None,
-    min_score: Annotated[
-        float | None,
-        typer.Option("--min-score", help="Of scored pairs.", rich_help_panel=_COLUMNS),
-    ] = None,
-    task: Annotated[
-        TaskName | None, typer.Option("--task", help="Of rows that do not say theirs.")
-    ] = None,
+    files: RecordFilesArgument,
+    tests: flags.TestFiles = None,
+    model: flags.TokensOf = "default",
+    max_tokens: flags.MaxTokens = 512,
+    no_languages: flags.NoLanguages = False,
+    query_column: flags.QueryColumn = None,
+    positive_column: flags.PositiveColumn = None,
+    negative_columns: flags.NegativeColumns = None,
+    label_column: flags.LabelColumn = None,
+    min_score: flags.MinScore = None,
+    task: flags.Task = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is in files of records and what is wrong with them.
@@ -107,23 +76,10 @@ def check(
 
 @app.command("restore")
 def restore(
-    subset: Annotated[
-        str,
-        typer.Argument(
-            help="A folder of queries.parquet, corpus.parquet and source_config.json, or "
-            "hf:ORG/NAME/SUBSET."
-        ),
-    ],
-    output: Annotated[Path, typer.Argument(help="The folder to make.")],
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--source",
-            help="A folder with the texts' own data set, where the Hub cannot be asked.",
-            show_default=False,
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    subset: flags.Subset,
+    output: flags.RestoredFolder,
+    source: flags.TextsSource = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Give the texts back to a subset that was published as ids (`ids_only`).

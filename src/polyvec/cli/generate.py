@@ -3,152 +3,53 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from polyvec.cli.options import MESSAGES, DeviceOption, JsonOption, PrecisionOption
+from polyvec.cli.flags import generate as flags
+from polyvec.cli.given import settings_given
+from polyvec.cli.options import (
+    MESSAGES,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    PrecisionOption,
+    SettingsSeedOption,
+)
 from polyvec.cli.output import print_json, results_console
 from polyvec.errors import InputError
-from polyvec.settings import resolve_settings
 
 if TYPE_CHECKING:
     from polyvec.data.generate.run import Status
     from polyvec.data.generate.settings import GenerateSettings
     from polyvec.data.generate.tasks import Inputs
 
-_WHO, _WHAT, _CHECKS = "Who writes", "What is written", "What is kept"
-
 
 def generate(
-    kind: Annotated[
-        str | None,
-        typer.Argument(
-            help="retrieval, classification, sts, bitext: from nothing, in two steps. questions: "
-            "over --input passages. translate: --input records.",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help=".jsonl or .jsonl.gz.", show_default=False)
-    ] = None,
-    endpoints: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--endpoint",
-            "-e",
-            help="http://host:port/v1?model=NAME, several mix; more after &: weight, api_key_env, "
-            "max_concurrent, max_requests_per_minute, max_answer_tokens, temperature, timeout_s, "
-            "prompt_price, answer_price, response_format.",
-            show_default=False,
-            rich_help_panel=_WHO,
-        ),
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option("--count", "-n", help="Records to keep.", show_default=False)
-    ] = None,
-    languages: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--language",
-            "-l",
-            help="As a reader would name it; several take turns. [default: English]",
-            show_default=False,
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    inputs: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            help="questions: passages (.txt, .jsonl, .csv, .tsv, .parquet). translate: records.",
-            show_default=False,
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    text_column: Annotated[
-        str, typer.Option("--text-column", help="Of passages.", rich_help_panel=_WHAT)
-    ] = "text",
-    id_column: Annotated[
-        str | None, typer.Option("--id-column", help="Of passages.", rich_help_panel=_WHAT)
-    ] = None,
-    about: Annotated[
-        str | None,
-        typer.Option(
-            "--about",
-            help="The subject, in a sentence; otherwise anything.",
-            show_default=False,
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option("--prompts", help="A folder of edited prompts.", rich_help_panel=_WHAT),
-    ] = None,
-    write_prompts: Annotated[
-        Path | None,
-        typer.Option("--write-prompts", help="Copy the shipped prompts into a folder, and end."),
-    ] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            "--judge",
-            help="llm: the endpoints say whether the positive is one. A model, st:NAME or server: "
-            "its vectors do.",
-            rich_help_panel=_CHECKS,
-        ),
-    ] = None,
-    judge_rank: Annotated[
-        int | None,
-        typer.Option(
-            "--judge-rank",
-            help="How near the positive must be. [default: 3]",
-            show_default=False,
-            rich_help_panel=_CHECKS,
-        ),
-    ] = None,
-    min_score: Annotated[
-        float | None,
-        typer.Option(
-            "--min-score",
-            help="The least cosine of query and positive.",
-            show_default=False,
-            rich_help_panel=_CHECKS,
-        ),
-    ] = None,
-    near_duplicate: Annotated[
-        float | None,
-        typer.Option(
-            "--near-duplicate",
-            help="Overlap from which two queries are one; 1: only equal ones. [default: 0.8]",
-            show_default=False,
-            rich_help_panel=_CHECKS,
-        ),
-    ] = None,
-    max_attempts: Annotated[
-        float | None,
-        typer.Option(
-            "--max-attempts",
-            help="Jobs at most, in relation to --count. [default: 3]",
-            show_default=False,
-            rich_help_panel=_CHECKS,
-        ),
-    ] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option("--max-cost", help="Stop when so much is spent, by the endpoints' prices."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", help="A TOML file of settings, [[endpoints]] too; flags win."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", show_default=False)] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away the answers of an earlier run.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    context: typer.Context,
+    kind: flags.Kind = None,
+    output: flags.Output = None,
+    endpoints: flags.Endpoints = None,
+    count: flags.Count = None,
+    languages: flags.Languages = None,
+    inputs: flags.Inputs = None,
+    text_column: flags.TextColumn = "text",
+    id_column: flags.IdColumn = None,
+    about: flags.About = None,
+    prompts: flags.Prompts = None,
+    write_prompts: flags.WritePrompts = None,
+    judge: flags.Judge = None,
+    judge_rank: flags.JudgeRank = None,
+    min_score: flags.MinScore = None,
+    near_duplicate: flags.NearDuplicate = None,
+    max_attempts: flags.MaxAttempts = None,
+    max_cost: flags.MaxCost = None,
+    config: flags.Config = None,
+    seed: SettingsSeedOption = None,
+    restart: flags.Restart = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
@@ -174,22 +75,7 @@ def generate(
         return
     if output is None:
         raise InputError("Where do the records go? Give --output FILE.jsonl.")
-    flags: dict[str, Any] = {
-        "kind": kind,
-        "endpoints": endpoints or None,
-        "count": count,
-        "languages": languages or None,
-        "about": about,
-        "prompts": prompts,
-        "judge": judge,
-        "judge_rank": judge_rank,
-        "min_score": min_score,
-        "near_duplicate": near_duplicate,
-        "max_attempts": max_attempts,
-        "max_cost": max_cost,
-        "seed": seed,
-    }
-    settings = _settings(config, flags)
+    settings = _settings(config, context)
     texts = _inputs(settings, inputs or [], text_column, id_column)
     done = _run(settings, output, texts, restart, force, (precision, device))
     if as_json:
@@ -198,7 +84,7 @@ def generate(
         _print(done, output)
 
 
-def _settings(config: Path | None, flags: dict[str, Any]) -> "GenerateSettings":
+def _settings(config: Path | None, context: typer.Context) -> "GenerateSettings":
     """Build the settings; endpoints are tables in a file and addresses in flags."""
     from polyvec.data.generate.settings import (
         GenerateSettings,
@@ -207,7 +93,7 @@ def _settings(config: Path | None, flags: dict[str, Any]) -> "GenerateSettings":
         parse_endpoint,
     )
 
-    raw = vars(resolve_settings(RawSettings, config, flags))
+    raw = vars(settings_given(RawSettings, config, context))  # of the flags named like fields
     raw["endpoints"] = tuple(
         parse_endpoint(given) if isinstance(given, str) else make_endpoint(given)
         for given in _listed(raw["endpoints"])

@@ -4,17 +4,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from polyvec.cli.options import MESSAGES, DeviceOption, JsonOption, PrecisionOption
+from polyvec.cli.flags import mine as flags
+from polyvec.cli.given import settings_given
+from polyvec.cli.options import (
+    MESSAGES,
+    ConfigOption,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    PrecisionOption,
+    RecordFilesArgument,
+    SettingsSeedOption,
+)
 from polyvec.cli.output import print_json, results_console
 from polyvec.errors import OutputError
 from polyvec.hub import cache_folder
-from polyvec.settings import resolve_settings
 
 if TYPE_CHECKING:
     from polyvec.data.mining.corpus import Corpus
@@ -22,148 +32,34 @@ if TYPE_CHECKING:
     from polyvec.data.mining.settings import MineSettings
     from polyvec.records.record import Record
 
-_TEACHER, _CHOICE = "Teachers", "Which documents become negatives"
-
 
 def mine(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(help="Records: .jsonl, .csv, .tsv, .parquet, or the corpus-id layout."),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help=".jsonl or .jsonl.gz.")],
-    corpus: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--corpus",
-            help="Documents to mine from: .txt (one a line), .jsonl, .csv, .tsv, .parquet; may be "
-            "given several times. Otherwise the records' own positives and negatives.",
-            show_default=False,
-        ),
-    ] = None,
-    teachers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--teacher",
-            "-t",
-            help="A model as elsewhere, st:NAME for one that sentence-transformers runs, or a "
-            "server's address. Given several times, all of them must agree. [default: default]",
-            show_default=False,
-            rich_help_panel=_TEACHER,
-        ),
-    ] = None,
-    negatives: Annotated[
-        int | None,
-        typer.Option(
-            "--negatives", "-n", help="At most, a record. [default: 4]", show_default=False
-        ),
-    ] = None,
-    margin: Annotated[
-        str | None,
-        typer.Option(
-            "--margin",
-            help="perc: a negative's score is under a share of the positive's; abs: under it by a "
-            "difference. [default: perc]",
-            show_default=False,
-            rich_help_panel=_CHOICE,
-        ),
-    ] = None,
-    margin_value: Annotated[
-        float | None,
-        typer.Option(
-            "--margin-value",
-            help="The share or the difference. [default: 0.95]",
-            show_default=False,
-            rich_help_panel=_CHOICE,
-        ),
-    ] = None,
-    depth: Annotated[
-        int | None,
-        typer.Option(
-            "--depth",
-            help="How many of the nearest documents under the margin are looked at. [default: 100]",
-            show_default=False,
-            rich_help_panel=_CHOICE,
-        ),
-    ] = None,
-    skip: Annotated[
-        int | None,
-        typer.Option(
-            "--skip",
-            help="Pass over so many of the nearest. [default: 0]",
-            show_default=False,
-            rich_help_panel=_CHOICE,
-        ),
-    ] = None,
-    sampling: Annotated[
-        str | None,
-        typer.Option(
-            "--sampling",
-            help="top: the nearest; random: any of the depth. [default: top]",
-            show_default=False,
-            rich_help_panel=_CHOICE,
-        ),
-    ] = None,
-    keep_negatives: Annotated[
-        bool | None,
-        typer.Option(
-            "--keep-negatives",
-            help="Keep the records' own negatives in front.",
-            show_default=False,
-            rich_help_panel=_CHOICE,
-        ),
-    ] = None,
-    search: Annotated[
-        str | None,
-        typer.Option(
-            "--search",
-            help="exact, or approximate: a graph of neighbours, for many queries over a large "
-            "corpus without a GPU (pip install 'polyvec[approximate]'). [default: exact]",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", show_default=False)] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="A TOML file of settings; flags win over it.")
-    ] = None,
-    text_column: Annotated[
-        str | None, typer.Option("--text-column", help="The corpus's, if not text, contents, ...")
-    ] = None,
-    id_column: Annotated[
-        str | None, typer.Option("--id-column", help="The corpus's, if not id, _id, docid.")
-    ] = None,
+    context: typer.Context,
+    inputs: RecordFilesArgument,
+    output: flags.Output,
+    corpus: flags.Corpus = None,
+    teachers: flags.Teachers = None,
+    negatives: flags.Negatives = None,
+    margin: flags.Margin = None,
+    margin_value: flags.MarginValue = None,
+    depth: flags.Depth = None,
+    skip: flags.Skip = None,
+    sampling: flags.Sampling = None,
+    keep_negatives: flags.KeepNegatives = None,
+    search: flags.Search = None,
+    seed: SettingsSeedOption = None,
+    config: ConfigOption = None,
+    text_column: flags.TextColumn = None,
+    id_column: flags.IdColumn = None,
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
-    max_tokens: Annotated[
-        int | None,
-        typer.Option("--max-tokens", help="Read fewer tokens of a text.", rich_help_panel=_TEACHER),
-    ] = None,
-    query_prefix: Annotated[
-        str | None,
-        typer.Option(
-            "--query-prefix",
-            help="For servers: written before queries; {instruction} in it is replaced.",
-            rich_help_panel=_TEACHER,
-        ),
-    ] = None,
-    document_prefix: Annotated[
-        str | None,
-        typer.Option(
-            "--document-prefix",
-            help="For servers: written before documents.",
-            rich_help_panel=_TEACHER,
-        ),
-    ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option("--cache", help="Folder of vectors. [default: polyvec's cache]"),
-    ] = None,
-    store: Annotated[str, typer.Option("--store", help="Vectors as float16 or float32.")] = (
-        "float16"
-    ),
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away what an interrupted run had chosen.")
-    ] = False,
+    max_tokens: flags.MaxTokens = None,
+    query_prefix: flags.QueryPrefix = None,
+    document_prefix: flags.DocumentPrefix = None,
+    cache: flags.Cache = None,
+    store: flags.Store = "float16",
+    force: ForceOption = False,
+    restart: flags.Restart = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find hard negatives: documents near a query that are not its answer.
@@ -184,33 +80,15 @@ def mine(
     """
     from polyvec.data.mining.settings import MineSettings  # this brings torch
 
-    flags: dict[str, object] = {"negatives": negatives, "margin": margin, "depth": depth}
-    flags |= {
-        "margin_value": margin_value,
-        "skip": skip,
-        "sampling": sampling,
-        "seed": seed,
-        "search": search,
-        "keep_negatives": keep_negatives,
-    }
-    settings = resolve_settings(MineSettings, config, flags)
+    settings = settings_given(MineSettings, config, context)  # of the flags named like fields
     if output.exists() and not force:
         raise OutputError(f"{output} exists already; use --force to replace it, or another name.")
-    options = {
-        "precision": precision,
-        "device": device,
-        "max_tokens": max_tokens,
-        "query_prefix": query_prefix,
-        "document_prefix": document_prefix,
-    }
+    options = {"precision": precision, "device": device, "max_tokens": max_tokens}
+    options |= {"query_prefix": query_prefix, "document_prefix": document_prefix}
     where = (cache or cache_folder() / "vectors", store)
     texts = _texts(inputs, corpus, text_column, id_column)
     mined = _run(texts, teachers or ["default"], options, output, settings, where, restart)
-    audit, report = _write_audit(mined, output)
-    if as_json:
-        print_json({"output": str(output), "audit": str(audit), **report})
-    else:
-        _print(mined, output, audit)
+    _finish(mined, output, as_json)
 
 
 def _texts(
@@ -255,6 +133,14 @@ def _run(
             device=device,
             progress=progress,
         )
+
+
+def _finish(mined: "Mined", output: Path, as_json: bool) -> None:
+    audit, report = _write_audit(mined, output)
+    if as_json:
+        print_json({"output": str(output), "audit": str(audit), **report})
+    else:
+        _print(mined, output, audit)
 
 
 def _write_audit(mined: "Mined", output: Path) -> tuple[Path, dict[str, Any]]:
