@@ -1,16 +1,18 @@
 """``polyvec classify``: train a classifier on few labelled texts, judge it, apply it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from polyvec.cli.flags import classify as flags
 from polyvec.cli.options import (
     MESSAGES,
     DeviceOption,
+    ForceOption,
     FormatOption,
     IdColumnOption,
     InstructionOption,
@@ -21,6 +23,7 @@ from polyvec.cli.options import (
     RoleOption,
     SeedOption,
     TextColumnOption,
+    TextFilesArgument,
 )
 from polyvec.cli.output import print_json, results_console
 from polyvec.engine.bulk import checked
@@ -40,30 +43,16 @@ app = typer.Typer(
     help="Train a classifier on few labelled texts, judge it, apply it.",
 )
 
-LabelOption = Annotated[
-    str, typer.Option("--label-column", help="Column of labels.", rich_help_panel="Input files")
-]
-
 
 @app.command("train")
 def train(
-    files: Annotated[
-        list[Path], typer.Argument(help="Labelled texts: .jsonl, .csv, .tsv or .parquet.")
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Save the classifier (.npz).", show_default=False),
-    ] = None,
-    folds: Annotated[int, typer.Option("--folds", min=2, help="Of cross-validation.")] = 5,
-    repeats: Annotated[
-        int, typer.Option("--repeats", min=1, help="Times that texts are divided anew.")
-    ] = 3,
-    shots: Annotated[
-        int | None,
-        typer.Option("--shots", min=1, help="Judge by training on so many texts a label instead."),
-    ] = None,
+    files: flags.LabelledFiles,
+    output: flags.Output = None,
+    folds: flags.Folds = 5,
+    repeats: flags.Repeats = 3,
+    shots: flags.Shots = None,
     seed: SeedOption = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
     model: ModelOption = "default",
     precision: PrecisionOption = "auto",
@@ -71,7 +60,7 @@ def train(
     max_tokens: MaxTokensOption = None,
     role: RoleOption = None,
     instruction: InstructionOption = None,
-    label_column: LabelOption = "label",
+    label_column: flags.LabelColumn = "label",
     text_column: TextColumnOption = "text",
     id_column: IdColumnOption = None,
     format: FormatOption = None,  # noqa: A002 (the option's name)
@@ -110,13 +99,10 @@ def train(
 
 @app.command("apply")
 def apply(
-    classifier: Annotated[Path, typer.Argument(help="What 'classify train' saved.")],
-    files: Annotated[list[Path], typer.Argument(help="Texts; - is standard input.")],
+    classifier: flags.Classifier,
+    files: TextFilesArgument,
     as_json: JsonOption = False,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", help="[default: the one it was trained on]"),
-    ] = None,
+    model: flags.TrainedModel = None,
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
     max_tokens: MaxTokensOption = None,

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
-import typer
 from rich.text import Text
 
 from polyvec.cli.classify import (
@@ -14,9 +13,11 @@ from polyvec.cli.classify import (
     reading_of,
     rows_from,
 )
+from polyvec.cli.flags import cluster as flags
 from polyvec.cli.options import (
     MESSAGES,
     DeviceOption,
+    ForceOption,
     FormatOption,
     IdColumnOption,
     InstructionOption,
@@ -27,6 +28,7 @@ from polyvec.cli.options import (
     RoleOption,
     SeedOption,
     TextColumnOption,
+    TextFilesArgument,
 )
 from polyvec.cli.output import print_json, results_console
 from polyvec.engine.rows import Columns, Row
@@ -38,41 +40,15 @@ if TYPE_CHECKING:
 
 
 def cluster(
-    files: Annotated[list[Path], typer.Argument(help="Texts; - is standard input.")],
-    method: Annotated[
-        str, typer.Option("--method", help="kmeans, agglomerative or hdbscan.")
-    ] = "kmeans",
-    clusters: Annotated[
-        int | None,
-        typer.Option(
-            "--clusters",
-            "-n",
-            min=2,
-            help="How many. [default: the number up to 20 that separates best]",
-            show_default=False,
-        ),
-    ] = None,
-    min_size: Annotated[
-        int, typer.Option("--min-size", min=2, help="hdbscan's smallest cluster.")
-    ] = 5,
-    representatives: Annotated[
-        int, typer.Option("--representatives", min=1, help="Texts shown a cluster.")
-    ] = 3,
-    label_column: Annotated[
-        str | None,
-        typer.Option("--label-column", help="Known labels, to compare the clusters with."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Write id and cluster of every text (.jsonl).",
-            show_default=False,
-        ),
-    ] = None,
+    files: TextFilesArgument,
+    method: flags.Method = "kmeans",
+    clusters: flags.Clusters = None,
+    min_size: flags.MinSize = 5,
+    representatives: flags.Representatives = 3,
+    label_column: flags.LabelColumn = None,
+    output: flags.Output = None,
     seed: SeedOption = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
     model: ModelOption = "default",
     precision: PrecisionOption = "auto",

@@ -2,16 +2,20 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 import typer
 
+from polyvec.cli.flags import embed as flags
 from polyvec.cli.loading import ModelChoice, with_model
 from polyvec.cli.options import (
     MESSAGES,
+    ConfigOption,
+    ForceOption,
     FormatOption,
     IdColumnOption,
     InstructionOption,
@@ -25,13 +29,13 @@ from polyvec.cli.shared import embed_shared
 from polyvec.engine.bulk import BulkSettings, checked, embed_rows
 from polyvec.engine.plan import WINDOW_TEXTS
 from polyvec.engine.progress import progress_bar
-from polyvec.engine.rows import Columns, Row, check_readable, count_rows, read_rows
-from polyvec.engine.shards import DEFAULT_SHARD_ROWS, Shards, job_of
+from polyvec.engine.rows import Columns, Format, Row, check_readable, count_rows, read_rows
+from polyvec.engine.shards import DEFAULT_SHARD_ROWS, ShardJob, Shards, job_of
 from polyvec.engine.vectors import check_writable, json_line
 from polyvec.errors import InputError
+from polyvec.model.tokens import OnEmpty
 from polyvec.records.table import STDIN
 from polyvec.settings import resolve_settings
-from polyvec.spec import Role
 
 if TYPE_CHECKING:
     from polyvec.engine.embedder import Embedder
@@ -42,67 +46,22 @@ _SHOWN_NUMBERS = 6
 
 @with_model
 def embed(
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts.", show_default=False)] = None,
-    inputs: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            help="A file: .txt (a text a line), .jsonl, .csv, .tsv, .parquet, or any of them .gz; "
-            "- is standard input. May be given several times.",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help=".npy, .jsonl or .parquet.", show_default=False),
-    ] = None,
-    role: Annotated[
-        Role | None, typer.Option("--role", help="[default: document]", show_default=False)
-    ] = None,
+    texts: flags.Texts = None,
+    inputs: flags.Inputs = None,
+    output: flags.Output = None,
+    role: flags.TextRole = None,
     as_json: JsonOption = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away what an interrupted run had done.")
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            help="Share the work among so many processes here, which share the cores.",
-            show_default=False,
-        ),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            "--scheduler",
-            metavar="HOST:PORT",
-            help="Share the work among the workers of a Dask scheduler; all machines need the "
-            "output's folder.",
-            show_default=False,
-        ),
-    ] = None,
-    shard_rows: Annotated[
-        int,
-        typer.Option(
-            "--shard-rows",
-            min=1,
-            help="Texts a worker takes at a time, and has to do again if it is killed; rounded up "
-            "to a multiple of 2,048, less for large models.",
-        ),
-    ] = DEFAULT_SHARD_ROWS,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", help="A TOML file of settings; flags win over it."),
-    ] = None,
+    force: ForceOption = False,
+    restart: flags.Restart = False,
+    workers: flags.Workers = None,
+    scheduler: flags.Scheduler = None,
+    shard_rows: flags.ShardRows = DEFAULT_SHARD_ROWS,
+    config: ConfigOption = None,
     choice: ModelChoice = ModelChoice(),  # noqa: B008 (never changed)
     instruction: InstructionOption = None,
     truncate: TruncateOption | None = None,
     on_empty: OnEmptyOption | None = None,
-    dimensions: Annotated[
-        int | None, typer.Option("--dimensions", help="A shorter length, for Matryoshka models.")
-    ] = None,
+    dimensions: flags.Dimensions = None,
     text_column: TextColumnOption = "text",
     id_column: IdColumnOption = None,
     format: FormatOption = None,  # noqa: A002 (the option's name)
@@ -121,12 +80,49 @@ def embed(
     A long run that was interrupted goes on where it stopped: give the same command again. With
     `--workers` or `--scheduler` the file has the same bytes as without.
     """
-    flags: dict[str, object] = {"role": role, "instruction": instruction, "truncate": truncate}
-    flags |= {"on_empty": on_empty, "dimensions": dimensions}
-    settings = resolve_settings(BulkSettings, config, flags)
-    columns = Columns(text_column, id_column)
-    paths = _paths(texts, inputs)
-    check_readable(paths, format)
+    given: dict[str, object] = {"role": role, "instruction": instruction, "truncate": truncate}
+    given |= {"on_empty": on_empty, "dimensions": dimensions}
+    settings = resolve_settings(BulkSettings, config, given)
+    source = _Texts(_paths(texts, inputs), texts or [], Columns(text_column, id_column), format)
+    check_readable(source.paths, format)
+    _check_output(output, source.paths, force, as_json)
+    if workers is not None or scheduler is not None:
+        shared = _shared_output(source.paths, output, choice.memory, workers, scheduler)
+        job, total = _job(settings, choice), source.count()
+        shards = Shards(shared, job, shard_rows, restart)
+        embed_shared(source.rows(settings.on_empty), shards, total, workers, scheduler, as_json)
+        return
+    embedder, rows, total = choice.load(), source.rows(settings.on_empty), source.count()
+    if output is not None:
+        _to_file(embedder, rows, output, settings, total, restart, as_json)
+    elif as_json:
+        _to_stdout(embedder, rows, settings)
+    else:
+        _to_people(embedder, list(rows), settings)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Where texts come from: files, or the arguments if there are none."""
+
+    paths: list[Path]
+    arguments: list[str]
+    columns: Columns
+    format: Format | None
+
+    def rows(self, on_empty: OnEmpty) -> Iterator[Row]:
+        """Read them, one after the other, and refuse one that cannot be embedded."""
+        if self.paths:
+            return checked(read_rows(self.paths, self.columns, self.format), on_empty)
+        rows = (Row(text, n, f"argument {n + 1}") for n, text in enumerate(self.arguments))
+        return checked(rows, on_empty)
+
+    def count(self) -> int | None:
+        """Return about how many there are; None where that is not cheap to know."""
+        return count_rows(self.paths, self.format) if self.paths else len(self.arguments)
+
+
+def _check_output(output: Path | None, paths: list[Path], force: bool, as_json: bool) -> None:
     if output is not None:
         check_writable(output, force)
     elif paths and not as_json:
@@ -134,33 +130,19 @@ def embed(
             "Texts from a file or standard input need --output FILE for their vectors, or --json "
             "to print them."
         )
-    if workers is not None or scheduler is not None:
-        shared = _shared_output(paths, output, choice.memory, workers, scheduler)
-        job = job_of(
-            settings,
-            model=choice.model,
-            precision=choice.precision,
-            device=choice.device,
-            weights=choice.weights,
-            attention=choice.attention,
-            pooling=choice.pooling,
-            max_tokens=choice.max_tokens,
-        )
-        rows = checked(read_rows(paths, columns, format), settings.on_empty)
-        total = count_rows(paths, format)
-        shards = Shards(shared, job, shard_rows, restart)
-        embed_shared(rows, shards, total, workers, scheduler, as_json)
-        return
-    embedder = choice.load()
-    rows = read_rows(paths, columns, format) if paths else _rows_of(texts or [])
-    rows = checked(rows, settings.on_empty)
-    total = count_rows(paths, format) if paths else len(texts or [])
-    if output is not None:
-        _to_file(embedder, rows, output, settings, total, restart, as_json)
-    elif as_json:
-        _to_stdout(embedder, rows, settings)
-    else:
-        _to_people(embedder, list(rows), settings)
+
+
+def _job(settings: BulkSettings, choice: ModelChoice) -> ShardJob:
+    return job_of(
+        settings,
+        model=choice.model,
+        precision=choice.precision,
+        device=choice.device,
+        weights=choice.weights,
+        attention=choice.attention,
+        pooling=choice.pooling,
+        max_tokens=choice.max_tokens,
+    )
 
 
 def _paths(texts: list[str] | None, inputs: list[Path] | None) -> list[Path]:
@@ -193,10 +175,6 @@ def _shared_output(
             "would differ between them, and so would the last bits. Use --weights instead."
         )
     return output
-
-
-def _rows_of(texts: list[str]) -> Iterator[Row]:
-    return (Row(text, n, f"argument {n + 1}") for n, text in enumerate(texts))
 
 
 def _to_file(

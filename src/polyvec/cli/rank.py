@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
+from polyvec.cli.flags import rank as flags
 from polyvec.cli.loading import ModelChoice, with_model
 from polyvec.cli.options import (
     FormatOption,
@@ -39,21 +38,10 @@ Scored = list[tuple[Row, float]]
 
 @with_model
 def rank(
-    query: Annotated[str, typer.Argument(help="What to look for.")],
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Texts: .txt (one a line), .jsonl, .csv, .tsv, .parquet, or any of them .gz; "
-            "- is standard input.",
-            show_default=False,
-        ),
-    ],
-    top_k: Annotated[
-        int, typer.Option("--top-k", "-k", min=0, help="Texts shown; 0 shows all.")
-    ] = 10,
-    min_similarity: Annotated[
-        float, typer.Option("--min-similarity", min=-1, max=1, help="Leave out less near ones.")
-    ] = -1.0,
+    query: flags.Query,
+    files: flags.Files,
+    top_k: flags.TopK = 10,
+    min_similarity: flags.MinSimilarity = -1.0,
     as_json: JsonOption = False,
     choice: ModelChoice = ModelChoice(),  # noqa: B008 (never changed)
     instruction: InstructionOption = None,

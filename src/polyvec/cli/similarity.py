@@ -1,14 +1,13 @@
 """``polyvec similarity``: which documents are nearest to which queries."""
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
 from rich.table import Table
 from rich.text import Text
 
+from polyvec.cli.flags import similarity as flags
 from polyvec.cli.loading import ModelChoice, with_model
 from polyvec.cli.options import (
     FormatOption,
@@ -37,26 +36,11 @@ _MAX_TABLE_COLUMNS = 40
 
 @with_model
 def similarity(
-    texts: Annotated[
-        list[str] | None, typer.Argument(help="A query, then documents.", show_default=False)
-    ] = None,
-    queries: Annotated[
-        Path | None, typer.Option("--queries", "-q", help="A file of queries.")
-    ] = None,
-    documents: Annotated[
-        Path | None, typer.Option("--documents", "-d", help="A file of documents.")
-    ] = None,
-    top_k: Annotated[
-        int, typer.Option("--top-k", "-k", min=1, help="Nearest documents shown a query.")
-    ] = 1,
-    relevant_column: Annotated[
-        str | None,
-        typer.Option(
-            "--relevant-column",
-            help="Column of the queries with the id of the document each should find: counts how "
-            "many are found.",
-        ),
-    ] = None,
+    texts: flags.Texts = None,
+    queries: flags.Queries = None,
+    documents: flags.Documents = None,
+    top_k: flags.TopK = 1,
+    relevant_column: flags.RelevantColumn = None,
     as_json: JsonOption = False,
     choice: ModelChoice = ModelChoice(),  # noqa: B008 (never changed)
     instruction: InstructionOption = None,
