@@ -1,13 +1,13 @@
 """``polyvec ask``: a question answered from your documents, by a chat model of your choice."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.text import Text
 
 from polyvec.cli.filters import where_of
+from polyvec.cli.flags import ask as flags
 from polyvec.cli.options import (
-    CHAT_PANEL,
     MESSAGES,
     BeforeOption,
     ChatModelOption,
@@ -34,33 +34,15 @@ if TYPE_CHECKING:
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="In any language.", show_default=False)],
+    question: flags.Question,
     index: IndexOption = None,
     storage_option: StorageOption = None,
     chat_url: ChatUrlOption = None,
     chat_model: ChatModelOption = None,
-    max_answer_tokens: Annotated[
-        int, typer.Option("--max-answer-tokens", rich_help_panel=CHAT_PANEL)
-    ] = 512,
-    chat_timeout: Annotated[
-        float,
-        typer.Option(
-            "--chat-timeout",
-            help="Seconds until the next words arrive.",
-            rich_help_panel=CHAT_PANEL,
-        ),
-    ] = 120.0,
-    passages: Annotated[
-        int, typer.Option("--passages", help="Sent to the chat model, at most.")
-    ] = 5,
-    min_cosine: Annotated[
-        float | None,
-        typer.Option(
-            "--min-cosine",
-            help="How near the nearest passage must be; nothing is sent otherwise. -1: always ask.",
-            show_default=False,
-        ),
-    ] = None,
+    max_answer_tokens: flags.MaxAnswerTokens = 512,
+    chat_timeout: flags.ChatTimeout = 120.0,
+    passages: flags.Passages = 5,
+    min_cosine: flags.MinCosine = None,
     path: PathOption = None,
     file_type: TypeOption = None,
     language: LanguageOption = None,

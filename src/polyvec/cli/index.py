@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 import polyvec
+from polyvec.cli.flags import index as flags
 from polyvec.cli.options import (
     MESSAGES,
     DeviceOption,
@@ -27,8 +28,6 @@ from polyvec.cli.options import (
 )
 from polyvec.cli.output import announce, print_json
 from polyvec.cli.team import (
-    ForgetOption,
-    SourceOption,
     forget,
     source_facts,
     source_lines,
@@ -46,99 +45,26 @@ if TYPE_CHECKING:
     from polyvec.search.index import OnProgress, Progress, Report
     from polyvec.search.store import Store
 
-_READING, _INDEX = "What is read", "The index"
 _SHOWN_FAILURES = 20
 
 
 def index(
-    folder: Annotated[
-        Path | None,
-        typer.Argument(help="The folder. [default: the current one]", show_default=False),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Alias, folder, .gguf file, hf:org/name or pypi:package. [default: the index's "
-            "own, else 'default']",
-            show_default=False,
-            rich_help_panel="Model",
-        ),
-    ] = None,
-    index: Annotated[
-        str | None,
-        typer.Option(
-            "--index",
-            help="Where the index is kept: a folder or s3://bucket/prefix. [default: a place of "
-            "this folder's own in the user's data folder]",
-            show_default=False,
-            rich_help_panel=_INDEX,
-        ),
-    ] = None,
-    status: Annotated[
-        bool, typer.Option("--status", help="Say what is in the index; change nothing.")
-    ] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Go on, and follow changes until interrupted.")
-    ] = False,
-    migrate: Annotated[
-        bool,
-        typer.Option(
-            "--migrate",
-            help="Change the index's model, chunk sizes or folder to those given.",
-            rich_help_panel=_INDEX,
-        ),
-    ] = False,
-    source: SourceOption = None,
-    forget_source: ForgetOption = False,
+    folder: flags.Folder = None,
+    model: flags.Model = None,
+    index: flags.Index = None,
+    status: flags.Status = False,
+    watch: flags.Watch = False,
+    migrate: flags.Migrate = False,
+    source: flags.Source = None,
+    forget_source: flags.ForgetSource = False,
     storage_option: StorageOption = None,
-    chunk_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--chunk-tokens",
-            help="Tokens of a chunk at most. [default: 400]",
-            show_default=False,
-            rich_help_panel=_INDEX,
-        ),
-    ] = None,
-    overlap_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--overlap-tokens",
-            help="Tokens that chunks of one paragraph share. [default: 50]",
-            show_default=False,
-            rich_help_panel=_INDEX,
-        ),
-    ] = None,
-    hidden: Annotated[
-        bool,
-        typer.Option("--hidden", help="Read .hidden files too.", rich_help_panel=_READING),
-    ] = False,
-    no_ignore: Annotated[
-        bool,
-        typer.Option(
-            "--no-ignore",
-            help="Do not obey .gitignore and .polyvecignore.",
-            rich_help_panel=_READING,
-        ),
-    ] = False,
-    retry: Annotated[
-        bool,
-        typer.Option(
-            "--retry", help="Try unchanged files again that failed.", rich_help_panel=_READING
-        ),
-    ] = False,
-    max_file_mb: Annotated[
-        int,
-        typer.Option(
-            "--max-file-mb", help="Larger files are only listed.", rich_help_panel=_READING
-        ),
-    ] = ReadSettings.max_file_mb,
-    read_timeout: Annotated[
-        float,
-        typer.Option("--read-timeout", help="Seconds to read one file.", rich_help_panel=_READING),
-    ] = ReadSettings.read_timeout_s,
+    chunk_tokens: flags.ChunkTokens = None,
+    overlap_tokens: flags.OverlapTokens = None,
+    hidden: flags.Hidden = False,
+    no_ignore: flags.NoIgnore = False,
+    retry: flags.Retry = False,
+    max_file_mb: flags.MaxFileMb = ReadSettings.max_file_mb,
+    read_timeout: flags.ReadTimeout = ReadSettings.read_timeout_s,
     as_json: JsonOption = False,
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
@@ -170,23 +96,35 @@ def index(
     if status:
         _show_status(place, options, as_json)
         return
-    settings = ReadSettings(
-        hidden=hidden,
-        ignore_files=not no_ignore,
-        max_file_mb=max_file_mb,
-        read_timeout_s=read_timeout,
-        retry_failed=retry,
-    )
+    settings = _read_settings(hidden, no_ignore, retry, max_file_mb, read_timeout)
     how = {"precision": precision, "device": device, "weights": weights, "memory_bytes": memory}
     embedder, name = _loaded(model, place, options, how)
     announce(embedder, name)
     chunking = _chunking(chunk_tokens, overlap_tokens)
-    try:
-        where = {"source": source, "storage_options": options}
+    where = {"source": source, "storage_options": options}
+    with _may_be_interrupted():
         store = _opened(root, embedder, name, place, chunking, migrate, where)
         _update(store, embedder, settings, as_json)
         if watch:
             _follow(store, embedder, settings, as_json)
+
+
+def _read_settings(
+    hidden: bool, no_ignore: bool, retry: bool, max_file_mb: int, timeout_s: float
+) -> ReadSettings:
+    return ReadSettings(
+        hidden=hidden,
+        ignore_files=not no_ignore,
+        max_file_mb=max_file_mb,
+        read_timeout_s=timeout_s,
+        retry_failed=retry,
+    )
+
+
+@contextmanager
+def _may_be_interrupted() -> Iterator[None]:
+    try:
+        yield
     except KeyboardInterrupt:
         MESSAGES.print("Interrupted. What is done is kept: the same command goes on from there.")
         raise typer.Exit(130) from None

@@ -1,12 +1,12 @@
 """``polyvec search``: passages of an index that answer a question."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.text import Text
 
 from polyvec.cli.filters import where_of
+from polyvec.cli.flags import search as flags
 from polyvec.cli.options import (
     BeforeOption,
     ChatModelOption,
@@ -30,64 +30,23 @@ from polyvec.errors import InputError, MissingExtraError
 if TYPE_CHECKING:
     from polyvec.search.retrieve import Mode, Result, SearchSettings
 
-_RANKING = "Ranking"
-
 
 def search(
-    query: Annotated[
-        str | None,
-        typer.Argument(help="In any language. It may be left out with --ui.", show_default=False),
-    ] = None,
+    query: flags.Query = None,
     index: IndexOption = None,
     storage_option: StorageOption = None,
-    ui: Annotated[
-        bool, typer.Option("--ui", help="Search, read and ask in the terminal, by keyboard.")
-    ] = False,
-    top_k: Annotated[
-        int,
-        typer.Option("--top-k", "-k", help="Passages, or documents where they are grouped."),
-    ] = 10,
-    mode: Annotated[
-        str,
-        typer.Option(
-            "--mode",
-            help="dense: by meaning, in all languages. text: by words (BM25), no model needed. "
-            "hybrid: both, fused by rank.",
-            rich_help_panel=_RANKING,
-        ),
-    ] = "hybrid",
-    diversity: Annotated[
-        float,
-        typer.Option(
-            "--diversity",
-            help="0 to 1: prefer passages unlike those above them (MMR).",
-            rich_help_panel=_RANKING,
-        ),
-    ] = 0.0,
-    per_document: Annotated[
-        int,
-        typer.Option(
-            "--per-document",
-            help="Group by document, with so many passages of each at most.",
-            rich_help_panel=_RANKING,
-        ),
-    ] = 0,
-    candidates: Annotated[
-        int,
-        typer.Option(
-            "--candidates",
-            help="Passages of each ranking that are fused.",
-            rich_help_panel=_RANKING,
-        ),
-    ] = 100,
+    ui: flags.Ui = False,
+    top_k: flags.TopK = 10,
+    mode: flags.Mode = "hybrid",
+    diversity: flags.Diversity = 0.0,
+    per_document: flags.PerDocument = 0,
+    candidates: flags.Candidates = 100,
     path: PathOption = None,
     file_type: TypeOption = None,
     language: LanguageOption = None,
     since: SinceOption = None,
     before: BeforeOption = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Say why each is where it is.")
-    ] = False,
+    explain: flags.Explain = False,
     as_json: JsonOption = False,
     chat_url: ChatUrlOption = None,
     chat_model: ChatModelOption = None,
@@ -110,39 +69,47 @@ def search(
 
     stored = stated_options(storage_option or ())
     settings = SearchSettings(_mode(mode), top_k, candidates, diversity, per_document)
+    how = (precision, device, stored, model)
     if ui:
         if as_json or explain:
             raise InputError("--ui shows what --json and --explain print; leave them out.")
-        fields = {
-            "path": ", ".join(path or ()),
-            "type": ", ".join(file_type or ()),
-            "language": ", ".join(language or ()),
-            "since": since or "",
-            "before": before or "",
-        }
-        chat, how = (chat_url, chat_model), (precision, device, stored, model)
+        fields, chat = _fields(path, file_type, language, since, before), (chat_url, chat_model)
         _show_screen(find_index(index), query or "", settings, fields, chat, how)
         return
     where = where_of(path, file_type, language, since, before)
     where.sql()  # a wrong one is told before a model is loaded
     if query is None or not query.strip():
         raise InputError("The query is empty. Give one, or --ui to type it there.")
-    place, how = find_index(index), (precision, device, stored, model)
-    searcher = open_searcher(place, settings.mode, *how)
-    results = searcher.search(query, settings, where)
-    info = searcher.store.info
+    searcher = open_searcher(find_index(index), settings.mode, *how)
+    results, store = searcher.search(query, settings, where), searcher.store
     if as_json:
-        found = [result.facts(query) for result in results]
-        head = {"query": query, "mode": mode, "index": searcher.store.uri, "root": info.root}
-        print_json({**head, "results": found})
+        head = {"query": query, "mode": mode, "index": store.uri, "root": store.info.root}
+        print_json({**head, "results": [result.facts(query) for result in results]})
         return
-    _print(query, results, per_document > 0, explain, info.root or searcher.store.uri)
+    _print(query, results, per_document > 0, explain, store.info.root or store.uri)
 
 
 def _mode(text: str) -> "Mode":
     if text not in ("hybrid", "dense", "text"):
         raise InputError(f"--mode is {text!r}; allowed: hybrid, dense, text.")
     return text  # type: ignore[return-value]
+
+
+def _fields(
+    path: list[str] | None,
+    file_type: list[str] | None,
+    language: list[str] | None,
+    since: str | None,
+    before: str | None,
+) -> dict[str, str]:
+    """Return the filter that flags ask for as the text-mode interface's fields have it."""
+    return {
+        "path": ", ".join(path or ()),
+        "type": ", ".join(file_type or ()),
+        "language": ", ".join(language or ()),
+        "since": since or "",
+        "before": before or "",
+    }
 
 
 def _show_screen(

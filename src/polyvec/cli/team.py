@@ -1,6 +1,6 @@
 """What the commands say about indexes of several folders, and about object stores."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.text import Text
@@ -11,29 +11,6 @@ from polyvec.errors import InputError
 
 if TYPE_CHECKING:
     from polyvec.search.store import Store
-
-_INDEX = "The index"
-
-SourceOption = Annotated[
-    str | None,
-    typer.Option(
-        "--source",
-        metavar="NAME",
-        help="The folder's name in an index of several folders; paths begin with it. [default: in "
-        "an object store the name it had before, else the folder's own; elsewhere the index is of "
-        "one folder]",
-        show_default=False,
-        rich_help_panel=_INDEX,
-    ),
-]
-ForgetOption = Annotated[
-    bool,
-    typer.Option(
-        "--forget",
-        help="Take the folder --source names out of the index, and index nothing.",
-        rich_help_panel=_INDEX,
-    ),
-]
 
 
 def tell(sentence: str) -> None:
