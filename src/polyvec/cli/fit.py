@@ -2,81 +2,39 @@
 
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
 from polyvec.cli.counting import count_corpus
-from polyvec.cli.options import MESSAGES, JsonOption, memory_bytes
+from polyvec.cli.flags import fit as flags
+from polyvec.cli.options import MESSAGES, JsonOption, KnownModelArgument
 from polyvec.cli.output import print_json, results_console
-from polyvec.engine.plan import WeightsPlace
 from polyvec.errors import InputError
 from polyvec.fit.corpus import Counted
 from polyvec.fit.devices import Device, devices, find_device
 from polyvec.fit.facts import ModelFacts, facts_of
 from polyvec.fit.machine import cpu_flags, this_machine
-from polyvec.fit.plan import PRECISIONS, TEXT_TOKENS, Assessment, Work
+from polyvec.fit.plan import TEXT_TOKENS, Assessment, Work
 from polyvec.fit.prices import Prices, known_prices
 from polyvec.fit.ranking import Ranked, every_way, ranked
 
 _SHOWN_DEVICES = 12
 _WORDS = {"green": "runs", "yellow": "runs, slower to answer", "red": "no"}
-_LENGTH, _WHERE = "What is embedded", "Where"
 
 
 def fit(
-    model: Annotated[
-        str, typer.Argument(help="Alias, folder, .gguf file, or a name in `polyvec catalogue`.")
-    ] = "default",
-    precision: Annotated[
-        str | None,
-        typer.Option("--precision", help=f"One of {', '.join(PRECISIONS)}.", show_default=False),
-    ] = None,
-    weights: Annotated[
-        WeightsPlace | None,
-        typer.Option("--weights", help="resident, packed or streamed.", show_default=False),
-    ] = None,
-    tokens: Annotated[
-        float,
-        typer.Option("--tokens", min=1, help="Of a text.", rich_help_panel=_LENGTH),
-    ] = TEXT_TOKENS,
-    texts: Annotated[
-        int, typer.Option("--texts", min=1, help="How many.", rich_help_panel=_LENGTH)
-    ] = 1_000_000,
-    corpus: Annotated[
-        Path | None,
-        typer.Option(
-            "--corpus",
-            help="Count the texts and tokens of a folder's documents or a file's rows instead; "
-            "the model's tokenizer must be here.",
-            rich_help_panel=_LENGTH,
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[
-        list[str] | None,
-        typer.Option("--device", help="Only these devices.", rich_help_panel=_WHERE),
-    ] = None,
-    memory: Annotated[
-        int | None,
-        typer.Option(
-            "--memory",
-            parser=memory_bytes,
-            metavar="SIZE",
-            help="Take this machine as having so much, e.g. 16GB.",
-            rich_help_panel=_WHERE,
-        ),
-    ] = None,
-    show_all: Annotated[
-        bool,
-        typer.Option("--all", help="All devices, also those too small.", rich_help_panel=_WHERE),
-    ] = False,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Measure this machine's products again.")
-    ] = False,
+    model: KnownModelArgument = "default",
+    precision: flags.Precision = None,
+    weights: flags.Weights = None,
+    tokens: flags.Tokens = TEXT_TOKENS,
+    texts: flags.Texts = 1000000,
+    corpus: flags.Corpus = None,
+    device: flags.Device = None,
+    memory: flags.Memory = None,
+    show_all: flags.ShowAll = False,
+    measure: flags.Measure = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say which devices run a model: memory, speed, quality and hours, the cheapest first.

@@ -3,18 +3,19 @@
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import typer
 from rich.table import Table
 
 import polyvec
+from polyvec.cli.flags import precision as flags
 from polyvec.cli.options import (
     MESSAGES,
     AttentionOption,
     FormatOption,
     JsonOption,
+    ModelArgument,
     PoolingOption,
     TextColumnOption,
 )
@@ -28,20 +29,12 @@ from polyvec.metrics import fidelity
 if TYPE_CHECKING:
     from polyvec.engine.embedder import Embedder, Vectors
 
-MOST_TEXTS = 2_000
 _COMPARED = ("bf16", "int8")
 
 
 def precision(
-    model: Annotated[str, typer.Argument(help="Alias, folder, .gguf file, hf: or pypi: name.")],
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            help=f"Texts as the model is to embed, {LEAST_TEXTS} at least, none twice; of more "
-            f"than {MOST_TEXTS:,} the first count. - is standard input.",
-            show_default=False,
-        ),
-    ],
+    model: ModelArgument,
+    files: flags.Files,
     as_json: JsonOption = False,
     attention: AttentionOption = None,
     pooling: PoolingOption = None,
@@ -84,7 +77,7 @@ def precision(
 def _texts(files: list[Path], columns: Columns, format: Format | None) -> list[str]:  # noqa: A002
     """Read the texts, each once: equal ones would be each other's nearest at any precision."""
     rows = checked(read_rows(files, columns, format), "error")
-    texts = list(dict.fromkeys(row.text for row in islice(rows, MOST_TEXTS)))
+    texts = list(dict.fromkeys(row.text for row in islice(rows, flags.MOST_TEXTS)))
     if len(texts) < LEAST_TEXTS:
         raise InputError(
             f"The files have {len(texts)} different texts; {LEAST_TEXTS} are the least that tell "

@@ -1,21 +1,19 @@
 """``polyvec rent``: where a GPU that runs a model is cheapest."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 
 from polyvec.cli.fit import as_document
-from polyvec.cli.options import MESSAGES, JsonOption
+from polyvec.cli.flags import rent as flags
+from polyvec.cli.options import MESSAGES, JsonOption, KnownModelArgument
 from polyvec.cli.output import print_json, results_console
-from polyvec.engine.plan import WeightsPlace
 from polyvec.errors import InputError
 from polyvec.fit.facts import ModelFacts, facts_of
-from polyvec.fit.plan import PRECISIONS, TEXT_TOKENS, Work
+from polyvec.fit.plan import TEXT_TOKENS, Work
 from polyvec.fit.prices import (
     DEFAULT_PROVIDERS,
-    PROVIDERS,
     TIMEOUT_S,
     Prices,
     Rental,
@@ -27,37 +25,16 @@ _OLD_S = 3_600.0
 
 
 def rent(
-    model: Annotated[
-        str, typer.Argument(help="Alias, folder, .gguf file, or a name in `polyvec catalogue`.")
-    ] = "default",
-    precision: Annotated[
-        str, typer.Option("--precision", help=f"One of {', '.join(PRECISIONS)}.")
-    ] = "bf16",
-    weights: Annotated[
-        WeightsPlace | None,
-        typer.Option(
-            "--weights",
-            help="resident, packed or streamed; otherwise resident, or packed for a GGUF.",
-            show_default=False,
-        ),
-    ] = None,
-    tokens: Annotated[float, typer.Option("--tokens", min=1, help="Of a document.")] = TEXT_TOKENS,
-    provider: Annotated[
-        list[str] | None,
-        typer.Option("--provider", help=f"Of {', '.join(PROVIDERS)}; may be given several times."),
-    ] = None,
-    spot: Annotated[
-        bool | None,
-        typer.Option("--spot/--on-demand", help="Only these.", show_default=False),
-    ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many of each kind.")] = 10,
-    refresh: Annotated[
-        bool, typer.Option("--refresh", help="Ask again although prices are under an hour old.")
-    ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask nobody: the cache.")] = False,
-    timeout_s: Annotated[
-        float, typer.Option("--timeout-s", min=0.1, help="Seconds for each request.")
-    ] = TIMEOUT_S,
+    model: KnownModelArgument = "default",
+    precision: flags.Precision = "bf16",
+    weights: flags.Weights = None,
+    tokens: flags.Tokens = TEXT_TOKENS,
+    provider: flags.Provider = None,
+    spot: flags.Spot = None,
+    top: flags.Top = 10,
+    refresh: flags.Refresh = False,
+    offline: flags.Offline = False,
+    timeout_s: flags.TimeoutS = TIMEOUT_S,
     as_json: JsonOption = False,
 ) -> None:
     """List the cheapest GPUs for rent with enough memory for a model, spot and on demand.
