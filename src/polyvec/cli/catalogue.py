@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
 from polyvec.catalogue.cards import Card, cards, families, find
 from polyvec.catalogue.facts import KINDS
-from polyvec.cli.options import MESSAGES, JsonOption
+from polyvec.cli.flags import catalogue as flags
+from polyvec.cli.options import MESSAGES, ForcePageOption, JsonOption
 from polyvec.cli.output import print_json, results_console
 from polyvec.errors import InputError
 
@@ -19,19 +19,9 @@ _COLUMNS = ("parameters", "dimension", "context_tokens", "languages", "commercia
 
 
 def catalogue(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Models, with or without their owner: one is shown, two or more are compared. "
-            "Without any, all are listed.",
-            show_default=False,
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option("--html", help="Write a page (.html) instead.", show_default=False),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing page.")] = False,
+    models: flags.Models = None,
+    html: flags.Html = None,
+    force: ForcePageOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show known embedding models: size, licence, languages, published scores, how to run them.

@@ -1,13 +1,19 @@
 """``polyvec export``: a model to a folder or a GGUF that other programs run right."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
-from polyvec.cli.options import AttentionOption, JsonOption, MaxTokensOption, PoolingOption
+from polyvec.cli.flags import export as flags
+from polyvec.cli.options import (
+    AttentionOption,
+    ForceModelOption,
+    JsonOption,
+    MaxTokensOption,
+    ModelArgument,
+    PoolingOption,
+)
 from polyvec.cli.output import print_json, results_console
 from polyvec.hub import resolve
 
@@ -16,21 +22,11 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Alias, folder, .gguf file, hf: or pypi: name.")],
-    output: Annotated[Path, typer.Argument(help="The folder or .gguf file to make.")],
-    to: Annotated[
-        Literal["folder", "gguf"] | None,
-        typer.Option("--to", help="What to make; otherwise the ending of OUTPUT says it."),
-    ] = None,
-    type_name: Annotated[
-        str | None,
-        typer.Option(
-            "--type",
-            help="folder: F32, F16, BF16 (otherwise as the model has it). gguf: those and Q8_0 "
-            "(otherwise this), Q6_K, Q5_K_M, Q4_K_M, Q4_0.",
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a model at OUTPUT.")] = False,
+    model: ModelArgument,
+    output: flags.Output,
+    to: flags.To = None,
+    type_name: flags.TypeName = None,
+    force: ForceModelOption = False,
     as_json: JsonOption = False,
     attention: AttentionOption = None,
     pooling: PoolingOption = None,

@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from polyvec.cli.flags import merge as flags
 from polyvec.cli.options import (
     MESSAGES,
     AttentionOption,
+    ForceModelOption,
     JsonOption,
     MaxTokensOption,
     PoolingOption,
@@ -27,53 +28,18 @@ if TYPE_CHECKING:
 
 
 def merge(
-    models: Annotated[
-        list[str],
-        typer.Argument(help="Checkpoints of one model: folders, .gguf files, LoRA adapters."),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to make.", show_default=False)
-    ],
-    weights: Annotated[
-        str | None,
-        typer.Option("--weights", help="What each counts, e.g. 2,1,1; otherwise all the same."),
-    ] = None,
-    method: Annotated[
-        Literal["average", "greedy", "search"],
-        typer.Option(
-            "--method",
-            help="greedy: add models, best first, while the held-out score does not fall. search: "
-            "find what each counts.",
-        ),
-    ] = "average",
-    held_out: Annotated[
-        list[Path] | None,
-        typer.Option("--held-out", help="Records that greedy and search choose by."),
-    ] = None,
-    test: Annotated[
-        list[Path] | None,
-        typer.Option("--test", help="Other records, to report what the choice is worth."),
-    ] = None,
-    max_evaluations: Annotated[
-        int, typer.Option("--max-evaluations", min=1, help="Averages that a search tries.")
-    ] = 100,
+    models: flags.Models,
+    output: flags.Output,
+    weights: flags.Weights = None,
+    method: flags.Method = "average",
+    held_out: flags.HeldOut = None,
+    test: flags.Test = None,
+    max_evaluations: flags.MaxEvaluations = 100,
     precision: PrecisionOption = "auto",
-    base: Annotated[
-        str | None,
-        typer.Option("--base", help="The model that adapters change; otherwise as they call it."),
-    ] = None,
-    type_name: Annotated[
-        str | None,
-        typer.Option("--type", help="F32, F16 or BF16; otherwise as the models have it."),
-    ] = None,
-    compare: Annotated[
-        bool,
-        typer.Option(
-            "--compare/--no-compare",
-            help="Read the result back and embed a few texts with it and every model.",
-        ),
-    ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Replace a model at OUTPUT.")] = False,
+    base: flags.Base = None,
+    type_name: flags.TypeName = None,
+    compare: flags.Compare = True,
+    force: ForceModelOption = False,
     as_json: JsonOption = False,
     attention: AttentionOption = None,
     pooling: PoolingOption = None,

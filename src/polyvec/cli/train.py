@@ -1,10 +1,8 @@
 """``polyvec train``: a recipe to a model folder."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from polyvec.cli.flags import train as flags
 from polyvec.cli.options import MESSAGES, JsonOption
 from polyvec.cli.output import print_json
 from polyvec.errors import InputError
@@ -15,20 +13,11 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A TOML file; docs/train.md has every key.")],
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. optimizer.lr=1e-5."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Another output folder.")
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Remove an earlier run of the output and begin anew.")
-    ] = False,
-    estimate: Annotated[
-        bool, typer.Option("--estimate", help="Say what time and memory it needs, and stop.")
-    ] = False,
+    recipe: flags.Recipe,
+    changes: flags.Changes = None,
+    output: flags.Output = None,
+    fresh: flags.Fresh = False,
+    estimate: flags.Estimate = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model as a recipe says; the same command goes on where a run stopped.

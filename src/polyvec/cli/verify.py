@@ -1,11 +1,11 @@
 """``polyvec verify``: do two models, files or servers give the same vectors?"""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
+from polyvec.cli.flags import verify as flags
 from polyvec.cli.options import (
     MESSAGES,
     AttentionOption,
@@ -21,12 +21,10 @@ if TYPE_CHECKING:
 
 
 def verify(
-    a: Annotated[str, typer.Argument(help="The model you trust: alias, folder, .gguf, address.")],
-    b: Annotated[str, typer.Argument(help="The one in question: alias, folder, .gguf, address.")],
-    min_cosine: Annotated[
-        float, typer.Option("--min-cosine", min=0, max=1, help="What still counts as agreeing.")
-    ] = 0.999,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a report page.")] = None,
+    a: flags.TrustedModel,
+    b: flags.DoubtedModel,
+    min_cosine: flags.MinCosine = 0.999,
+    html: flags.Html = None,
     as_json: JsonOption = False,
     precision: PrecisionOption = "fp32",
     device: DeviceOption = "auto",
