@@ -11,7 +11,7 @@ from polyvec.engine.budget import needs
 from polyvec.engine.holding import Holding
 from polyvec.engine.quality import shipped
 from polyvec.errors import InputError, ModelNotFoundError
-from polyvec.fit import machine, rates
+from polyvec.fit import machine, rates, speed
 from polyvec.fit.corpus import count_tokens
 from polyvec.fit.devices import Device, devices, find_device
 from polyvec.fit.elsewhere import elsewhere
@@ -21,7 +21,7 @@ from polyvec.fit.offers import Offer
 from polyvec.fit.plan import Work, assess, ways
 from polyvec.fit.quality import quality
 from polyvec.fit.ranking import best_way, every_way, ranked
-from polyvec.fit.speed import device_speed, operations_per_token
+from polyvec.fit.speed import cpu_speed, device_speed, operations_per_token
 from polyvec.model.files import open_model
 
 NEMOTRON = "llama-embed-nemotron-8b"
@@ -149,6 +149,19 @@ def test_twice_the_arithmetic_is_twice_as_fast(nemotron: ModelFacts) -> None:
     attention = 4 * 128 * 4096 * 32
     expected = 100e12 * 0.4 / (operations_per_token(nemotron.architecture) + attention)
     assert slow_rate.tokens_per_s == pytest.approx(expected, rel=1e-3)
+
+
+def test_queries_keys_and_values_cost_more_in_int8_unless_weights_have_4_bits(
+    nemotron: ModelFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = {"bf16": 1e9, "fp32": 1e9}
+    monkeypatch.setattr(speed, "product_rate", lambda *given: slow.get(given[2], 1e12))
+    shape = nemotron.architecture
+    int8 = cpu_speed(shape, "int8", RESIDENT, 2, 128, 0)
+    packed = cpu_speed(shape, "packed", Holding("packed", four_bits=True), 2, 128, 0)
+    assert int8 is not None
+    assert packed is not None
+    assert packed.tokens_per_s > 2 * int8.tokens_per_s
 
 
 def test_longer_texts_are_slower_a_token(nemotron: ModelFacts) -> None:

@@ -88,7 +88,7 @@ def test_no_batches_give_nothing(runner: Runner) -> None:
 
 def test_idle_rows_make_no_super_batch_of_their_own() -> None:
     """16 batches of 504 tokens, 512 rows each, are planned as one super-batch of 8,190 tokens."""
-    batches = [Packed.of([[1] * 504], rounds=True) for _ in range(16)]
+    batches = [Packed.of([[1] * 504], size=512) for _ in range(16)]
     assert {len(packed.token_ids_T) for packed in batches} == {512}
     assert [len(group) for group in _together(batches, 8_190)] == [16]
     assert [len(group) for group in _together(batches, 504 * 10)] == [10, 6]

@@ -22,7 +22,7 @@ from polyvec.engine.workers import ahead
 from polyvec.errors import InputError, TruncationWarning
 from polyvec.hub import resolve
 from polyvec.model.files import ModelFiles, open_model
-from polyvec.model.packing import Packed
+from polyvec.model.packing import Packed, round_sizes, round_tokens
 from polyvec.model.pooling import pool, shape_vectors
 from polyvec.model.tokens import OnEmpty, Tokenizer, Tokens, Truncate, check_texts
 from polyvec.spec import Attention, Pooling, Role, Spec, check_choice
@@ -247,7 +247,7 @@ class Embedder:
         lengths = [len(i) for i in ids]
         batch_tokens, super_tokens = self._tokens_together(lengths)
         planned = list(plan_batches(lengths, batch_tokens))
-        batches = (self._packed([ids[i] for i in batch]) for batch in planned)
+        batches = self._packed(ids, planned)
 
         def shaped(states_TD: torch.Tensor, packed: Packed) -> Vectors:
             pooled_ND = pool(states_TD, packed, self.spec.pooling)
@@ -259,8 +259,21 @@ class Embedder:
             if progress is not None:
                 progress(len(batch), sum(len(ids[i]) for i in batch))
 
-    def _packed(self, token_ids: Sequence[Sequence[int]]) -> Packed:
-        return Packed.of(token_ids, self.device, rounds=self.device.type == "cpu")
+    def _packed(
+        self, token_ids: Sequence[Sequence[int]], planned: Sequence[Sequence[int]]
+    ) -> Iterator[Packed]:
+        sizes = self._sizes([sum(len(token_ids[i]) for i in batch) for batch in planned])
+        for batch, size in zip(planned, sizes, strict=True):
+            yield Packed.of([token_ids[i] for i in batch], self.device, size)
+
+    def _sizes(self, tokens: list[int]) -> list[int]:
+        """Return the rows of batches of so many tokens: a CPU's code is for one number of rows."""
+        if self.device.type != "cpu":
+            return tokens
+        if self.runner.is_resident:
+            return round_sizes(tokens)
+        # Of batches that go in step only so many idle rows were reckoned with.
+        return [round_tokens(count) for count in tokens]
 
     def _tokens_together(self, lengths: Sequence[int]) -> tuple[int, int]:
         """Return a batch's and a super-batch's tokens for texts of these lengths."""
@@ -320,7 +333,7 @@ class Embedder:
         """Run texts together, in as many batches as there are cores for."""
         lengths = [len(ids) for ids in token_ids]
         planned = list(plan_batches(lengths, self._tokens_together(lengths)[0]))
-        batches = [self._packed([token_ids[i] for i in batch]) for batch in planned]
+        batches = list(self._packed(token_ids, planned))
         yield from zip(planned, batches, self.runner.run(batches, between_layers), strict=True)
 
     def similarity(self, a: npt.ArrayLike, b: npt.ArrayLike) -> Vectors:

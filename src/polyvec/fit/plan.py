@@ -95,7 +95,7 @@ def assess(
     arithmetic = "bf16" if precision in BITS_PER_WEIGHT else precision
     holding = Holding(source, four_bits=precision == "packed" and not facts.has_blocks)
     memory, limited = _memory(sized, device, arithmetic, holding)
-    speed = _speed(sized, device, arithmetic, source, work, again)
+    speed = _speed(sized, device, arithmetic, holding, work, again)
     judged = quality(facts, precision)
     color, why = _judged(device, memory, arithmetic, source)
     if limited and color != "red":
@@ -158,7 +158,7 @@ def _speed(
     facts: ModelFacts,
     device: Device,
     precision: str,
-    source: WeightsPlace,
+    holding: Holding,
     work: Work,
     again: bool,
 ) -> Speed | None:
@@ -166,9 +166,9 @@ def _speed(
     if device.is_cpu:
         if not (device.is_here and device.cores):
             return None
-        given = (shape, precision, source, device.cores, length, facts.size_bytes, again)
+        given = (shape, precision, holding, device.cores, length, facts.size_bytes, again)
         return cpu_speed(*given)
-    return device_speed(shape, device, source, length) if precision == "bf16" else None
+    return device_speed(shape, device, holding.place, length) if precision == "bf16" else None
 
 
 def _judged(

@@ -3,7 +3,7 @@
 An embedder reads each token once and has no KV cache, so its time is arithmetic. Seconds a token:
 
 - products: 2 operations a weight of the layers, at the rate of products of these widths; queries,
-  keys and values of an int8 model at the rate of the dtype they stay in;
+  keys and values of an int8 model at the rate of the dtype they stay in (not of 4 bits);
 - attention: 4 * text tokens * heads * head size operations a layer, at attention's own rate;
 - rows: norms, rotary angles, activations and rounding, by the elements that they touch;
 - streamed and packed layers: as long as reading them all takes once per super-batch, if that is
@@ -16,6 +16,7 @@ import torch
 
 from polyvec.engine.budget import MAX_SUPER_TOKENS, layer_weights, qkv_weights
 from polyvec.engine.cpu import compute_dtype
+from polyvec.engine.holding import Holding
 from polyvec.fit.devices import Device
 from polyvec.fit.rates import attention_rate, product_rate, row_rate
 from polyvec.spec import Architecture, BertArchitecture
@@ -61,14 +62,14 @@ def _row_elements(shape: Architecture) -> int:
 
 
 def _product_seconds(
-    shape: Architecture, precision: str, dtype: torch.dtype, again: bool
+    shape: Architecture, precision: str, dtype: torch.dtype, keeps_qkv: bool, again: bool
 ) -> float | None:
     """Return the seconds of a token's products on one core, or None without the instructions."""
     up = shape.intermediate_size * (1 if isinstance(shape, BertArchitecture) else 2)
     rate = product_rate(up, shape.hidden_size, precision, again)
     if rate is None:
         return None
-    kept = 2 * shape.num_layers * qkv_weights(shape) if precision == "int8" else 0
+    kept = 2 * shape.num_layers * qkv_weights(shape) if keeps_qkv else 0
     seconds = (operations_per_token(shape) - kept) / rate
     if kept:
         wide = "bf16" if dtype == torch.bfloat16 else "fp32"
@@ -79,23 +80,24 @@ def _product_seconds(
 def cpu_speed(
     shape: Architecture,
     precision: str,
-    place: str,
+    holding: Holding,
     cores: int,
     text_tokens: int,
     file_bytes: int,
     again: bool = False,
 ) -> Speed | None:
     """Return the speed on this machine, or None where it lacks the instructions."""
-    counted = "int8" if precision in ("int8", "packed") else precision
+    counted = "int8" if precision == "packed" else precision
     dtype = compute_dtype(precision)
-    products = _product_seconds(shape, counted, dtype, again)
+    keeps_qkv = precision == "int8" and not holding.four_bits
+    products = _product_seconds(shape, counted, dtype, keeps_qkv, again)
     if products is None:
         return None
     attention = attention_rate(shape.head_dim, text_tokens, dtype, again)
     seconds = products + _attention_operations(shape, text_tokens) / attention
     seconds += _row_elements(shape) / (CPU_ROWS_SHARE[counted] * row_rate(dtype, again))
     seconds /= cores  # each has a batch of its own
-    if place == "streamed":
+    if holding.place == "streamed":
         seconds = max(seconds, file_bytes / _DISK_BYTES_PER_S / MAX_SUPER_TOKENS)
     return Speed(1 / seconds, "products measured on this machine")
 

@@ -32,8 +32,38 @@ def round_tokens(tokens: int) -> int:
     oneDNN makes code for every number of rows it meets and keeps the last 1,024 pieces of it, so
     a batch of any size costs milliseconds and, over time, gigabytes (dev/LOG.md).
     """
-    step = max(_LEAST_STEP, 1 << max(0, tokens.bit_length() - _STEP_BITS))
+    step = _step(tokens)
     return -(-tokens // step) * step
+
+
+def _step(tokens: int) -> int:
+    return max(_LEAST_STEP, 1 << max(0, tokens.bit_length() - _STEP_BITS))
+
+
+def round_sizes(tokens: Sequence[int]) -> list[int]:
+    """Return the sizes of a call's batches, of so many tokens each.
+
+    Batches are filled one after another, so one a call is what was left over, of any size: in a
+    long run all sizes come up, and keep 6 MB of code each. It is rounded up further, to one of a
+    few sizes, as long as that adds a 64th at most to the call and none is above its largest.
+    """
+    sizes = [round_tokens(count) for count in tokens]
+    largest, spare = max(sizes, default=0), sum(tokens) // 64
+    for index in sorted(range(len(sizes)), key=sizes.__getitem__):
+        if sizes[index] > largest * 15 // 16:
+            break
+        sizes[index] = _round_within(tokens[index], min(largest, tokens[index] + spare))
+        spare -= sizes[index] - tokens[index]
+    return sizes
+
+
+def _round_within(tokens: int, most: int) -> int:
+    """Round up to the largest power of two's multiple that is at most ``most``, if any is."""
+    size = round_tokens(tokens)
+    step = _step(tokens)
+    while tokens and (coarser := -(-tokens // (2 * step)) * 2 * step) <= most:
+        size, step = coarser, 2 * step
+    return size
 
 
 @dataclass(frozen=True)
@@ -53,12 +83,11 @@ class Packed:
         cls,
         token_ids: Sequence[Sequence[int]],
         device: torch.device | None = None,
-        rounds: bool = False,
+        size: int = 0,
     ) -> "Packed":
-        """Pack token ids, one sequence a text; ``rounds`` adds idle rows (:func:`round_tokens`)."""
+        """Pack token ids, one sequence a text; idle rows fill up to ``size`` (round_sizes)."""
         flat = [token for ids in token_ids for token in ids]
-        if rounds:
-            flat += [0] * (round_tokens(len(flat)) - len(flat))
+        flat += [0] * (size - len(flat))
         tokens = torch.tensor(flat, dtype=torch.int64, device=device)
         return cls(tokens, tuple(len(ids) for ids in token_ids))
 
