@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from polyvec.engine.embedder import Embedder, load
-from polyvec.errors import IndexMismatchError, InputError
+from polyvec.errors import IndexMismatchError, InputError, OutputError
 from polyvec.search.index import Report, open_index, update
 from polyvec.search.migrate import migrated
 from polyvec.search.place import VARIABLE, find_index, index_of
@@ -127,6 +127,16 @@ def test_changes_moves_and_deletions(
     assert texts.count("quick brown") == 1
 
 
+def test_of_two_copies_of_a_file_that_is_gone_one_was_moved(again: Again, folder: Path) -> None:
+    again()
+    content = (folder / "sub" / "report.pdf").read_bytes()
+    (folder / "sub" / "report.pdf").unlink()
+    for name in ("first.pdf", "second.pdf"):
+        (folder / name).write_bytes(content)
+    report = again()
+    assert (report.moved, report.added, report.deleted) == (1, 1, 0)
+
+
 def test_files_that_fail_are_listed_and_forgotten_when_they_work(
     again: Again, tiny: Embedder, folder: Path
 ) -> None:
@@ -234,6 +244,14 @@ def test_two_runs_at_once_leave_one_index(tmp_path: Path, tiny_folder: Path, fol
     assert len(store.documents()) == 34
 
 
+def test_a_system_without_the_lock_is_told(
+    again: Again, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(OutputError, match="WSL"):
+        again()
+
+
 def test_another_model_is_refused_and_migrated_to(
     again: Again, tiny: Embedder, folder: Path, tmp_path: Path
 ) -> None:
@@ -287,6 +305,25 @@ def test_a_folder_is_watched(folder: Path) -> None:
     timer.join()
 
 
+def test_an_index_does_not_come_among_other_files(
+    tiny: Embedder, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("x")
+    for place, words in (
+        (folder, "has 'one.md' in it"),
+        (tmp_path / "other", "has 'letter.txt' in it"),
+        (folder / "two.txt", "a file"),
+    ):
+        with pytest.raises(InputError, match=words):
+            open_index(folder, tiny, "tiny", str(place), CUT)
+    with pytest.raises(InputError, match="is the folder that is to be indexed"):
+        open_index(tmp_path / "empty", tiny, "tiny", str(tmp_path / "empty"), CUT)
+    for _ in range(2):
+        assert open_index(folder, tiny, "tiny", str(tmp_path / "empty"), CUT).count() == 0
+
+
 def test_an_index_is_found_from_inside_its_folder(
     again: Again, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -296,6 +333,8 @@ def test_an_index_is_found_from_inside_its_folder(
     monkeypatch.chdir(tmp_path)
     assert find_index() == index_of(folder)  # the only one
     assert find_index("s3://bucket/x") == "s3://bucket/x"
+    for stated in (str(folder), "docs", index_of(folder)):
+        assert find_index(stated) == index_of(folder)
 
 
 def test_the_command(run: Command, folder: Path, tiny_folder: Path) -> None:

@@ -45,20 +45,27 @@ def facts(result: Any) -> Any:
 def test_an_assistant_searches_and_asks(indexed: Indexed) -> None:
     with streaming("Hold the reset button [1].") as chat:
         names, results = calls(
-            ["--index", indexed.uri, "--chat-url", chat.url, "--chat-model", "m"],
+            [*("--index", indexed.uri, "--chat-url", chat.url, "--chat-model", "m"),
+             *("--min-cosine", "1")],
             [
                 ("search", {"query": "Eiffel", "mode": "text"}),
                 ("search", {"query": "router", "paths": ["*.md"], "limit": 1}),
                 ("ask", {"question": "reset button router"}),
                 ("search", {"query": " "}),
+                ("search", {"query": "router", "since": "2999-01-01"}),
+                ("ask", {"question": "reset button router", "paths": ["paris.txt"]}),
+                ("ask", {"question": "reset button router", "file_types": ["tango"]}),
             ],
-        )
+        )  # fmt: skip
     assert names == ["search", "ask"]
     assert facts(results[0])["results"][0]["path"] == "paris.txt"
     assert [r["path"] for r in facts(results[1])["results"]] == ["router.md"]
     assert facts(results[2])["answer"] == "Hold the reset button [1]."
     assert results[3].is_error
     assert "The query is empty" in results[3].content[0].text
+    assert facts(results[4])["results"] == []
+    assert "1.000 is needed (--min-cosine)" in facts(results[5])["reason"]
+    assert "'tango' is no type of document" in results[6].content[0].text
 
 
 def test_without_a_chat_endpoint_there_is_search_alone(

@@ -13,6 +13,7 @@ from textual.widgets import Input, OptionList, Static
 
 from polyvec.cli.screen import SearchScreen
 from polyvec.cli.screen_jobs import Around, Asked, Failed, Found, Opened, repeated
+from polyvec.cli.screen_parts import may_run
 from polyvec.errors import IndexMismatchError
 from polyvec.search.answer import Words
 from polyvec.search.chat import ChatSettings
@@ -256,6 +257,21 @@ def test_files_are_opened_and_paths_copied(
         assert len(opened) == 1, "a link that leads out of the folder is not followed"
 
     play(app, scene)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_program"),
+    [
+        *(("notes.md", False), ("a.PDF", False), ("README", False), ("run", True)),
+        *(("a.py", True), ("a.command", True), ("a.desktop", True), ("a.txt.bat", True)),
+    ],
+)
+def test_what_a_desktop_might_run_is_not_opened(
+    tmp_path: Path, name: str, is_program: bool
+) -> None:
+    (tmp_path / name).write_text("x")
+    (tmp_path / name).chmod(0o755 if name == "run" else 0o644)
+    assert may_run(tmp_path / name) is is_program
 
 
 def test_overlaps_are_not_shown_twice() -> None:

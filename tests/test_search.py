@@ -12,10 +12,12 @@ from polyvec.errors import IndexMismatchError, InputError
 from polyvec.search.diversity import diverse_order
 from polyvec.search.fuse import fuse
 from polyvec.search.retrieve import Searcher, SearchSettings, explain, open_searcher, place
+from polyvec.search.rows import IndexInfo
 from polyvec.search.snippets import matches, snippet
-from polyvec.search.where import Where
+from polyvec.search.store import Store
+from polyvec.search.where import Where, asked
 from tests.command import Command
-from tests.library import FILES, PASSAGES, Indexed, index_files, make_searcher
+from tests.library import FILES, PASSAGES, Indexed, index_files, make_searcher, passage
 from tests.live import write_tiny
 
 
@@ -225,8 +227,38 @@ def test_filters_of_the_command(run: Command, indexed: Indexed) -> None:
     assert {r["path"] for r in json.loads(named.out)["results"]} == {"router.md"}
     old = run("search", "router", *flags, "--before", "2001-01-01")
     assert json.loads(old.out)["results"] == []
-    html = run("search", "router", *flags, "--type", "html")
-    assert {r["path"] for r in json.loads(html.out)["results"]} == {"hostile.html"}
+    for stated in ("html", ".HTM"):
+        html = run("search", "router", *flags, "--type", stated)
+        assert {r["path"] for r in json.loads(html.out)["results"]} == {"hostile.html"}
+    assert asked([], ["MD"], ["EN"]) == Where([], ["markdown"], ["en"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--type", "pfd", "Did you mean pdf? Known: asciidoc, "),
+        ("--language", "german", "'german' is no language's code; write two letters"),
+        ("--path", "/etc/passwd", "starts from the machine's root"),
+        ("--path", "C:\\notes", "starts from the machine's root"),
+        ("--path", "../x", "leads out of the indexed folder"),
+    ],
+)
+def test_filters_that_would_find_nothing_are_refused(
+    run: Command, indexed: Indexed, flag: str, value: str, words: str
+) -> None:
+    done = run("search", "router", "--index", indexed.uri, "--mode", "text", flag, value)
+    assert (done.code, words in done.err) == (2, True), done.err
+
+
+def test_words_that_are_not_indexed_yet_are_said(run: Command, tmp_path: Path) -> None:
+    info = IndexInfo("none", "0123456789abcdef", 5, str(tmp_path))
+    store = Store.create(str(tmp_path / "index"), info)
+    store.put_chunks([passage("a.txt", 0, "the router")], np.ones((1, 5), dtype=np.float32))
+    early = run("search", "router", "--mode", "text", "--index", store.uri)
+    assert (early.code, "no word was looked for" in early.err) == (0, True)
+    store.refresh()
+    done = run("search", "router", "--mode", "text", "--index", store.uri)
+    assert ("a.txt" in done.out, done.err) == (True, "")
 
 
 def test_markup_in_documents_stays_text(run: Command, indexed: Indexed) -> None:
@@ -245,7 +277,7 @@ def test_errors_of_the_command(
     assert "There is no index yet" in none.err
     assert "polyvec index FOLDER" in none.err
     missing = run("search", "x", "--index", tmp_path / "gone")
-    assert "There is no index at" in missing.err
+    assert "is no index, no folder with one and no index's name" in missing.err
     assert not (tmp_path / "gone").exists()
     day = run("search", "x", "--since", "yesterday", "--index", indexed.uri)
     assert (day.code, "2026-03-01" in day.err) == (2, True)

@@ -76,7 +76,6 @@ def ask(
     )
     settings = AskSettings(passages, min_cosine=MIN_COSINE if min_cosine is None else min_cosine)
     where = where_of(path, file_type, language, since, before)
-    where.sql()  # a wrong one is told before a model is loaded
     searcher = open_searcher(find_index(index), "hybrid", precision, device, stored, model)
     whole = _followed(answer(question, searcher, Chat(to), settings, where=where), as_json)
     if as_json:

@@ -13,10 +13,14 @@ def where_of(
     since: str | None,
     before: str | None,
 ) -> "Where":
-    """Return the filter that flags ask for."""
-    from polyvec.search.where import Where, read_moment
+    """Return the filter that flags ask for.
 
-    return Where(
+    Raises:
+        InputError: One of them is no path, type, language, day or moment.
+    """
+    from polyvec.search.where import asked, read_moment
+
+    return asked(
         paths or (),
         types or (),
         languages or (),

@@ -224,7 +224,7 @@ def _show_failed(failed: dict[str, str]) -> None:
     for path, reason in list(failed.items())[:_SHOWN_FAILURES]:
         MESSAGES.print(Text(f"  {visible(path)}: {visible(reason)}"))
     if len(failed) > _SHOWN_FAILURES:
-        MESSAGES.print(f"  and {len(failed) - _SHOWN_FAILURES:,} more: polyvec index --status")
+        MESSAGES.print(f"  and {len(failed) - _SHOWN_FAILURES:,} more: the same with --status")
 
 
 def _show_status(place: str, options: dict[str, str], as_json: bool) -> None:

@@ -178,8 +178,9 @@ IndexOption = Annotated[
     str | None,
     typer.Option(
         "--index",
-        help="The index: a folder or s3://bucket/prefix. [default: that of the current folder or "
-        "one above it, else the only one there is]",
+        help="The indexed folder, the index's name, or where it is kept: a folder or "
+        "s3://bucket/prefix. [default: that of the current folder or one above it, else the only "
+        "one there is]",
         show_default=False,
     ),
 ]
@@ -207,7 +208,7 @@ TypeOption = Annotated[
     list[str] | None,
     typer.Option(
         "--type",
-        help="pdf, docx, markdown, python, ...; repeat.",
+        help="pdf, docx, markdown, python, ..., or an ending: md, py; repeat.",
         show_default=False,
         rich_help_panel=DOCUMENTS_PANEL,
     ),

@@ -19,12 +19,17 @@ from textual.widgets.option_list import Option
 
 from polyvec.cli.passages import passage_lines, path_line, source_line
 from polyvec.cli.screen_jobs import Around, Asked, Failed, Found, Jobs, Opened, Unopened
-from polyvec.cli.screen_parts import FILTERS, Conversation, passage_text, where_of_fields
+from polyvec.cli.screen_parts import (
+    FILTERS,
+    Conversation,
+    may_run,
+    passage_text,
+    where_of_fields,
+)
 from polyvec.cli.terminal import visible, visible_lines
 from polyvec.errors import InputError, PolyvecError
 from polyvec.search.answer import Answer, AskSettings, Sources, Words
 from polyvec.search.chat import ChatSettings
-from polyvec.search.kinds import SOURCE_CODE
 from polyvec.search.retrieve import Mode, Result, Searcher, SearchSettings
 from polyvec.search.where import Where
 
@@ -193,10 +198,10 @@ class SearchScreen(App[PolyvecError]):
             self._warn("The index is of several folders, maybe of other machines; c copies paths.")
             return
         path = self.root / result.chunk.path
-        if result.chunk.file_type in SOURCE_CODE:  # on some desktops that would run it
-            self._warn("Programs are not opened; c copies the path.")
-        elif not path.resolve().is_relative_to(self.root.resolve()) or not path.is_file():
+        if not path.resolve().is_relative_to(self.root.resolve()) or not path.is_file():
             self._warn(f"{path} is not there any more.")
+        elif may_run(path):
+            self._warn("It may be a program, and is not opened; c copies the path.")
         else:
             self._open(path)
 

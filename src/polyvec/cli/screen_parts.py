@@ -1,7 +1,9 @@
 """Texts of the text-mode interface: a passage with what stands around it, an answer, filters."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.text import Text
 
@@ -9,6 +11,7 @@ from polyvec.cli.filters import where_of
 from polyvec.cli.passages import explained_line, heads_of, marked, path_line, source_line
 from polyvec.cli.terminal import visible, visible_lines
 from polyvec.search.answer import Answer
+from polyvec.search.kinds import SOURCE_CODE, kind_of
 from polyvec.search.retrieve import Result
 from polyvec.search.snippets import matches
 from polyvec.search.where import Where
@@ -27,16 +30,14 @@ def where_of_fields(fields: Mapping[str, str]) -> Where:
     """Return the filter of the fields; those for several values have commas between them.
 
     Raises:
-        InputError: One of them is no path, day or moment.
+        InputError: One of them is no path, type, language, day or moment.
     """
     several = {
         name: [part.strip() for part in fields[name].split(",") if part.strip()]
         for name in ("path", "type", "language")
     }
     since, before = (fields[name].strip() or None for name in ("since", "before"))
-    where = where_of(several["path"], several["type"], several["language"], since, before)
-    where.sql()  # says what is wrong
-    return where
+    return where_of(several["path"], several["type"], several["language"], since, before)
 
 
 def passage_text(result: Result, question: str, before: str = "", after: str = "") -> Text:
@@ -56,6 +57,18 @@ def passage_text(result: Result, question: str, before: str = "", after: str = "
         Text(visible_lines(after), style="dim"),
     ]
     return Text("\n").join(lines)
+
+
+def may_run(path: Path) -> bool:
+    """Whether some desktop would run a file that it is told to open.
+
+    Source code, endings that are no document's (``.command``, ``.desktop``, ``.bat``), and files
+    without an ending that may be executed.
+    """
+    kind = kind_of(path.name)
+    if kind is not None:
+        return kind.file_type in SOURCE_CODE
+    return bool(path.suffix) or os.access(path, os.X_OK)
 
 
 @dataclass

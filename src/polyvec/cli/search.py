@@ -8,6 +8,7 @@ from rich.text import Text
 from polyvec.cli.filters import where_of
 from polyvec.cli.flags import search as flags
 from polyvec.cli.options import (
+    MESSAGES,
     BeforeOption,
     ChatModelOption,
     ChatUrlOption,
@@ -77,11 +78,15 @@ def search(
         _show_screen(find_index(index), query or "", settings, fields, chat, how)
         return
     where = where_of(path, file_type, language, since, before)
-    where.sql()  # a wrong one is told before a model is loaded
     if query is None or not query.strip():
         raise InputError("The query is empty. Give one, or --ui to type it there.")
     searcher = open_searcher(find_index(index), settings.mode, *how)
     results, store = searcher.search(query, settings, where), searcher.store
+    if settings.mode != "dense" and store.count() and not store.has_words():
+        MESSAGES.print(
+            "[bold yellow]warning:[/] no word was looked for: the run that makes this index has "
+            "not come to its end. Give it again: polyvec index"
+        )
     if as_json:
         head = {"query": query, "mode": mode, "index": store.uri, "root": store.info.root}
         print_json({**head, "results": [result.facts(query) for result in results]})

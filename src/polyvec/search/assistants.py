@@ -6,7 +6,7 @@ from polyvec.errors import MissingExtraError, PolyvecError
 from polyvec.search.answer import Answer, AskSettings, ask
 from polyvec.search.chat import Chat, ChatSettings
 from polyvec.search.retrieve import Mode, Searcher, SearchSettings
-from polyvec.search.where import Where
+from polyvec.search.where import Where, asked, read_moment
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -43,6 +43,8 @@ def tools_server(
         paths: list[str] | None = None,
         file_types: list[str] | None = None,
         languages: list[str] | None = None,
+        since: str | None = None,
+        before: str | None = None,
     ) -> dict[str, Any]:
         """Find passages of the user's documents that answer a query in any language, best first.
 
@@ -53,9 +55,11 @@ def tools_server(
             paths: Folders, files or patterns such as notes/*.md.
             file_types: pdf, docx, markdown, python, ...
             languages: ISO 639 codes of passages.
+            since: Changed on this day or later, as 2026-03-01.
+            before: Changed before this day.
         """
         try:
-            where = Where(paths or (), file_types or (), languages or ())
+            where = _where(paths, file_types, languages, since, before)
             results = searcher.search(query, SearchSettings(mode, limit), where)
         except PolyvecError as error:
             raise ToolError(str(error)) from error
@@ -64,17 +68,41 @@ def tools_server(
     if chat is not None:
 
         @server.tool(name="ask")
-        def ask_documents(question: str) -> dict[str, Any]:
+        def ask_documents(
+            question: str,
+            paths: list[str] | None = None,
+            file_types: list[str] | None = None,
+            languages: list[str] | None = None,
+            since: str | None = None,
+            before: str | None = None,
+        ) -> dict[str, Any]:
             """Have a question answered from the user's documents, with citations that are checked.
 
             Args:
                 question: In any language; the answer is in the same.
+                paths: Folders, files or patterns such as notes/*.md.
+                file_types: pdf, docx, markdown, python, ...
+                languages: ISO 639 codes of passages.
+                since: Changed on this day or later, as 2026-03-01.
+                before: Changed before this day.
             """
             try:
-                *_, last = ask(question, searcher, Chat(chat), ask_with)
+                where = _where(paths, file_types, languages, since, before)
+                *_, last = ask(question, searcher, Chat(chat), ask_with, where=where)
             except PolyvecError as error:
                 raise ToolError(str(error)) from error
             assert isinstance(last, Answer)
             return last.facts()
 
     return server
+
+
+def _where(
+    paths: list[str] | None,
+    file_types: list[str] | None,
+    languages: list[str] | None,
+    since: str | None,
+    before: str | None,
+) -> Where:
+    days = (read_moment(since, "since"), read_moment(before, "before"))
+    return asked(paths or (), file_types or (), languages or (), *days)

@@ -5,6 +5,7 @@ by the next one. A file's old chunks go when all of its new ones are in.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from polyvec.errors import IndexMismatchError, IndexMissingError, InputError
 from polyvec.hub import lasting_name
 from polyvec.search.batch import Batch, chunks_of
 from polyvec.search.database import other_cut
-from polyvec.search.place import index_of
+from polyvec.search.place import check_new_place, index_of
 from polyvec.search.reader import Reader
 from polyvec.search.rows import SHARED_FORMAT, ChunkSettings, Document, IndexInfo
 from polyvec.search.runs import refresh, silent, updating
@@ -109,7 +110,8 @@ def open_index(
 
     Raises:
         IndexMismatchError: The index is of another model, cut or folder.
-        InputError: The model cannot read chunks of that size, or the source's name is taken.
+        InputError: The model cannot read chunks of that size, the source's name is taken, or
+            a new index would lie among other files.
         StorageError: An object store refused, or cannot be reached.
     """
     place = uri or index_of(root)
@@ -117,6 +119,7 @@ def open_index(
     try:
         store = Store.open(place, fingerprint, storage_options)
     except IndexMissingError:
+        check_new_place(place, root)
         info = _new_info(root, embedder, model, chunking, source is not None or "://" in place)
         store = Store.create(place, info, storage_options)
     if chunking is not None and chunking != store.info.chunking:
@@ -236,7 +239,7 @@ class _Run:
         self.report.unchanged = len(found.files) - len(wanted)
         self.progress.files, self.progress.bytes = len(wanted), sum(s.size_bytes for s in wanted)
         gone = self._gone(found)
-        lost = {self.known[path].document_id for path in gone if path in self.known}
+        lost = Counter(self.known[path].document_id for path in gone if path in self.known)
         for seen, reading in self._readings(wanted):
             self._take(seen, reading, lost)
             self.progress.files_done += 1
@@ -302,7 +305,7 @@ class _Run:
         is_good = row is not None and row.state != "failed" and self._is_whole(seen.path)
         return row.document_id if row is not None and is_good else ""
 
-    def _take(self, seen: Seen, reading: Reading, lost: set[str]) -> None:
+    def _take(self, seen: Seen, reading: Reading, lost: Counter[str]) -> None:
         before = self.known.get(seen.path)
         if reading.is_known and before is not None:
             touched = replace(before, modified_ns=seen.modified_ns)
@@ -313,7 +316,9 @@ class _Run:
         chunks = chunks_of(document, reading.pieces)
         self.batch.add(document, chunks)
         if document.state in ("indexed", "empty"):
-            kind = "changed" if before else "moved" if reading.document_id in lost else "added"
+            is_moved = before is None and lost[reading.document_id] > 0
+            lost[reading.document_id] -= is_moved  # of two copies one was moved, one is new
+            kind = "changed" if before else "moved" if is_moved else "added"
             setattr(self.report, kind, getattr(self.report, kind) + 1)
 
     def _document(self, seen: Seen, reading: Reading) -> Document:

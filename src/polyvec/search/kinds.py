@@ -1,5 +1,6 @@
 """Which files are read, and by what: decided by a file's name, else by its first bytes."""
 
+import difflib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
@@ -179,6 +180,26 @@ _WITHOUT_TEXT = frozenset(
 def kind_of(path: str) -> Kind | None:
     """Return a file's kind by its name, None where the name does not say."""
     return _KINDS.get(_ending(path))
+
+
+def file_type_of(stated: str) -> str:
+    """Return the type that is meant: by its name (``markdown``) or an ending (``.md``).
+
+    Raises:
+        InputError: No file is of such a type.
+    """
+    low = stated.strip().lower().removeprefix(".")
+    types = sorted({kind.file_type for kind in _KINDS.values()})
+    if low in types:
+        return low
+    if low in _KINDS:
+        return _KINDS[low].file_type
+    near = difflib.get_close_matches(low, [*types, *_KINDS], n=1)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    raise InputError(
+        f"{stated!r} is no type of document.{meant} Known: {', '.join(types)}, or an ending of "
+        "theirs."
+    )
 
 
 def has_no_text(path: str) -> bool:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from polyvec.errors import IndexMissingError
+from polyvec.errors import IndexMissingError, InputError
 
 VARIABLE = "POLYVEC_INDEXES"
 
@@ -38,17 +38,37 @@ def index_of(root: Path) -> str:
     return str(indexes_folder() / f"{name}-{digest}")
 
 
+def check_new_place(place: str, root: Path) -> None:
+    """Refuse a place where the tables of a new index would lie among other files.
+
+    Raises:
+        InputError: It is the indexed folder, a file, or a folder with other files in it.
+    """
+    path = Path(place)
+    if "://" in place or not (path.exists() or path.resolve() == root.resolve()):
+        return
+    if not path.is_dir():
+        raise InputError(f"--index is {place}, a file; give a folder, or s3://bucket/prefix.")
+    others = sorted(p.name for p in path.iterdir() if not p.match("*.lance") and p.name[0] != ".")
+    if others or path.resolve() == root.resolve():
+        has = f"has {others[0]!r} in it" if others else "is the folder that is to be indexed"
+        raise InputError(
+            f"--index is where the index is kept, and {place} {has}. Give an empty or a new "
+            f"folder, or leave --index out; what is indexed stands before it: polyvec index FOLDER."
+        )
+
+
 def find_index(stated: str | None = None, folder: Path | None = None) -> str:
     """Return the index that a question goes to.
 
-    The one stated; else that of the folder (the current one by default) or of the nearest folder
-    above it that has one; else the only one there is.
+    The one stated, as :func:`stated_index` takes it; else that of the folder (the current one by
+    default) or of the nearest folder above it that has one; else the only one there is.
 
     Raises:
         IndexMissingError: There is none, or several and none of them stated.
     """
     if stated:
-        return stated if "://" in stated else str(Path(stated).expanduser().absolute())
+        return stated_index(stated)
     here = (folder or Path.cwd()).resolve()
     for root in (here, *here.parents):
         if _is_index(Path(index_of(root))):

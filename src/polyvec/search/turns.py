@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polyvec.errors import PolyvecError, TurnLostError
+from polyvec.errors import OutputError, PolyvecError, TurnLostError
 from polyvec.search.database import attempted, committed, made_table, merge, table_names
 from polyvec.search.tables import turn_row, turns_schema
 from polyvec.search.where import quoted
@@ -216,8 +216,17 @@ def folder_turn(folder: Path, tell: Tell) -> Iterator[None]:
     """Wait until no other run updates the same folder of tables.
 
     The lock goes with its process. Readers need none.
+
+    Raises:
+        OutputError: The system has no such lock (Windows).
     """
-    import fcntl
+    try:
+        import fcntl
+    except ImportError as error:
+        raise OutputError(
+            "Indexes in folders are written under a lock that only POSIX systems have. On Windows "
+            "run polyvec in WSL."
+        ) from error
 
     with (folder / ".updating").open("a+", encoding="utf-8") as lock:
         try:

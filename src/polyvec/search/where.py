@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from polyvec.errors import InputError
+from polyvec.search.kinds import file_type_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,31 @@ class Where:
         return " AND ".join(f"({part})" for part in parts if part) or None
 
 
+def asked(
+    paths: Sequence[str],
+    file_types: Sequence[str],
+    languages: Sequence[str],
+    since: datetime | None = None,
+    before: datetime | None = None,
+) -> Where:
+    """Return the filter that a person asks for: types by any of their names, codes in any case.
+
+    Raises:
+        InputError: A type or a language is none, or as :meth:`Where.sql`.
+    """
+    types = [file_type_of(each) for each in file_types]
+    where = Where(paths, types, [_language(each) for each in languages], since, before)
+    where.sql()  # says what is wrong with a path
+    return where
+
+
+def _language(stated: str) -> str:
+    code = stated.strip().lower()
+    if not re.fullmatch(r"[a-z]{2,3}", code):
+        raise InputError(f"{stated!r} is no language's code; write two letters: en, de, zh.")
+    return code
+
+
 def quoted(text: str) -> str:
     """Return a text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
@@ -65,6 +91,11 @@ def _path_pattern(path: str) -> str:
         raise InputError(
             f"The path {path!r} leads out of the indexed folder; paths start from that folder, "
             "without '..'."
+        )
+    if path.startswith("/") or re.match(r"[A-Za-z]:[\\/]", path):
+        raise InputError(
+            f"The path {path!r} starts from the machine's root; paths start from the indexed "
+            "folder: notes, notes/*.md."
         )
     if not clean or clean == ".":
         return ".*"

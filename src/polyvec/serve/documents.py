@@ -18,7 +18,7 @@ from polyvec.search.chat import Chat
 from polyvec.search.retrieve import Mode, Searcher, SearchSettings, place
 from polyvec.search.rows import Chunk, Vectors
 from polyvec.search.store import Store
-from polyvec.search.where import Where, read_moment
+from polyvec.search.where import Where, asked, read_moment
 from polyvec.serve.answering import Answering
 from polyvec.serve.encode import dumps
 from polyvec.serve.exchange import CLIENT_GONE, Body, Exchange
@@ -59,17 +59,15 @@ class FilterBody(Body):
         """Return the filter.
 
         Raises:
-            InputError: A path leads out of the folder, or a moment is none.
+            InputError: A path leads out of the folder, or a type, language or moment is none.
         """
-        where = Where(
+        return asked(
             self.paths,
             self.file_types,
             self.languages,
             read_moment(self.since, "since"),
             read_moment(self.before, "before"),
         )
-        where.sql()
-        return where
 
 
 class SearchBody(FilterBody):
