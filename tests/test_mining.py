@@ -506,6 +506,25 @@ def test_the_command(tiny_folder: Path, tmp_path: Path, run: Command) -> None:
     assert "must end in .jsonl" in wrong.err
 
 
+def test_records_with_columns_of_other_names(
+    tiny_folder: Path, tmp_path: Path, run: Command
+) -> None:
+    pairs, output = tmp_path / "pairs.csv", tmp_path / "out.jsonl"
+    pairs.write_text("en,de\nfox,the brown fox\ndog,a lazy dog\n")
+    given = ("mine", pairs, "-t", str(tiny_folder), "-o", output, "--cache", tmp_path / "v")
+    options = ("--margin", "abs", "--margin-value", "0")
+    refused = run(*given, *options)
+    assert (refused.code, "there is no query column" in refused.err) == (2, True), refused.err
+    columns = ("--query-column", "en", "--positive-column", "de", "--task", "bitext")
+    named = run(*given, *options, *columns)
+    assert named.code == 0, named.err
+    records = list(read_records(output))
+    assert [(r.query, r.positives[0], r.task) for r in records] == [
+        ("fox", "the brown fox", "bitext"),
+        ("dog", "a lazy dog", "bitext"),
+    ]
+
+
 def test_an_output_of_another_kind(tmp_path: Path) -> None:
     opener = partial(Table)
     with pytest.raises(OutputError, match=r"must end in \.jsonl"):

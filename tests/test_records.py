@@ -132,8 +132,18 @@ def test_a_row_says_more_than_what_was_stated_for_the_file(tmp_path: Path) -> No
 def test_classification_has_all_other_labels_as_negatives(tmp_path: Path) -> None:
     rows = [{"text": t, "label": name} for t, name in (("a", "joy"), ("b", "fear"), ("c", "anger"))]
     first, second, _ = read_records(jsonl(tmp_path / "emotion.jsonl", *rows))
-    assert first == Record("a", ("joy",), ("anger", "fear"), "classification", source="emotion")
-    assert second.negatives == ("anger", "joy")
+    assert (first.query, first.positives, first.task) == ("a", ("joy",), "classification")
+    assert (first.source, sorted(first.negatives)) == ("emotion", ["anger", "fear"])
+    assert sorted(second.negatives) == ["anger", "joy"]
+
+
+def test_labels_come_in_an_order_of_the_rows_own(tmp_path: Path) -> None:
+    """Training takes the first few, so all rows in one order would leave most labels out."""
+    rows = [{"text": f"text {n}", "label": f"label {n % 20:02}"} for n in range(100)]
+    path = jsonl(tmp_path / "x.jsonl", *rows)
+    records = list(read_records(path))
+    assert {record.negatives[0] for record in records} == {f"label {n:02}" for n in range(20)}
+    assert list(read_records(path)) == records
 
 
 def test_numbers_are_no_labels(tmp_path: Path) -> None:
@@ -280,6 +290,18 @@ def test_what_is_wrong_in_the_corpus_id_layout(tmp_path: Path) -> None:
         "corpus_id is 'nq'; the file's corpora are fever.",
         "'question' is None; a string is needed.",
     ]
+
+
+def test_rows_of_another_shape_in_the_corpus_id_layout(tmp_path: Path) -> None:
+    bare: list[Any] = ["a query", question(pos_doc=[{"name": "d1"}]), question()]
+    path = corpus_file(tmp_path, METADATA, bare)
+    first, second, third = scan_records(path)
+    assert str(first) == f"{path}, line 1: a query is 'a query'; an object is needed."
+    assert str(second) == f"{path}, line 2: a document is {{'name': 'd1'}}; an 'id' is needed."
+    assert isinstance(third, Located)
+    path.write_text(json.dumps({"corpus": ["corpus"], "data": []}))
+    with pytest.raises(InputError, match=r"'corpus' has 'corpus'; \{\"path\": \.\.\.\} is needed"):
+        only(path)
 
 
 def test_another_instruction_before_passages_is_refused(tmp_path: Path) -> None:

@@ -204,3 +204,13 @@ def test_an_existing_output_is_kept(tmp_path: Path) -> None:
         restore(str(ids), tmp_path / "out", source)
     with pytest.raises(InputError, match=r"is not of the form hf:ORG/NAME/SUBSET"):
         restore("hf:nvidia/SciFact", tmp_path / "other")
+
+
+def test_force_replaces_nothing_but_a_subset(tmp_path: Path) -> None:
+    ids, source = subset(tmp_path / "SciFact", MTEB), mteb_source(tmp_path / "source")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").touch()
+    for other in (tmp_path / "letters", tmp_path / "letters" / "dear.txt"):
+        with pytest.raises(OutputError, match=r"is no subset with its texts .* --force does not"):
+            restore(str(ids), other, source, force=True)
+    assert (tmp_path / "letters" / "dear.txt").exists()

@@ -2,19 +2,24 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import orjson
 import pytest
 import torch
-from safetensors.torch import load_file
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import polyvec
 from polyvec.errors import (
+    DiskFullError,
     InputError,
     MissingExtraError,
     ModelFileError,
@@ -22,12 +27,14 @@ from polyvec.errors import (
     ResumeError,
     TrainingError,
 )
+from polyvec.records.columns import Columns
 from polyvec.records.record import Record
+from polyvec.train import checkpoint
 from polyvec.train.checkpoint import checkpoints
-from polyvec.train.loop import train
+from polyvec.train.loop import Trained, train
 from polyvec.train.lora import read_adapter
-from polyvec.train.optimizer import learning_rate
-from polyvec.train.recipe import OptimizerSettings, read_recipe
+from polyvec.train.optimizer import clip_gradients, learning_rate
+from polyvec.train.recipe import OptimizerSettings, Recipe, read_recipe
 from polyvec.train.teacher import TeacherVectors
 from tests import tiny, tiny_train
 from tests.command import Command
@@ -37,33 +44,113 @@ IN_BATCH = '[loss]\nin_batch = "all"\nmatryoshka_dimensions = [16]\n'
 TEXTS = ["the quick brown fox", "лиса 敏捷"]
 
 
-def losses(folder: Path) -> list[float]:
+def _entries(folder: Path, name: str) -> list[Any]:
     entries = [orjson.loads(x) for x in (folder / "metrics.jsonl").read_bytes().splitlines()]
-    return [e["loss"] for e in entries if "loss" in e]
+    return [entry[name] for entry in entries if name in entry]
+
+
+def losses(folder: Path) -> list[float]:
+    return _entries(folder, "loss")
+
+
+def scores(folder: Path) -> list[dict[str, float]]:
+    return _entries(folder, "evaluation")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model" / "model.safetensors")
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
+KINDS = {
+    "full": "",
+    "lora": "[lora]\ndropout = 0.2\n",
+    "taught": '[[distill]]\nteacher = "counts"\n'
+    '[evaluation]\npaths = ["train.jsonl"]\nevery_steps = 2\npatience = 9\n',
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path: Path, kind: str) -> None:
-    extra = IN_BATCH + "[lora]\ndropout = 0.2\n"
-    recipe = tiny_train.write_recipe(tmp_path, extra=extra)
-    few = {"model__train": kind, "batch__max_tokens": "150", "batch__accumulate": "2"}
+    recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH + KINDS[kind])
+    how = "lora" if kind == "lora" else "full"
+    few = {"model__train": how, "batch__max_tokens": "150", "batch__accumulate": "2"}
     tiny_train.run(recipe, output=str(tmp_path / "whole"), **few)
     whole = losses(tmp_path / "whole")
     part = tmp_path / "part"
     shutil.copytree(tmp_path / "whole", part)
     shutil.rmtree(part / "model")
-    for checkpoint in checkpoints(part / "checkpoints")[1:]:
-        shutil.rmtree(checkpoint)
-    assert [c.name for c in checkpoints(part / "checkpoints")] == ["step-00000004"]
+    for later in checkpoints(part / "checkpoints")[1:]:
+        shutil.rmtree(later)
+    (first,) = checkpoints(part / "checkpoints")
+    assert first.name != "step-00000006"
     resumed = tiny_train.run(recipe, output=str(part), **few)
     assert resumed.steps == 6
     assert losses(part) == whole
+    assert scores(part) == scores(tmp_path / "whole")
     for name, tensor in weights(tmp_path / "whole").items():
         assert torch.equal(weights(part)[name], tensor), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_keeps_its_step_and_goes_on(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    class Impatient(Console):
+        def print(self, *objects: Any, **_: Any) -> None:
+            if str(objects[0]).startswith("step 3/"):
+                signal.raise_signal(number)
+
+    recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH)
+    changes = {"log.every_steps": "1", "checkpoint.every_steps": "100"}
+    stopped = train(read_recipe(recipe, changes), lambda _: tiny_train.FakeTeacher(), Impatient())
+    assert isinstance(stopped, Trained)
+    assert (stopped.steps, stopped.model) == (3, None)
+    assert [c.name for c in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000003"]
+    assert tiny_train.run(recipe).steps == 6
+    tiny_train.run(recipe, output=str(tmp_path / "whole"))
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_a_model_can_be_made_of_a_run_that_was_stopped(tmp_path: Path, run: Command) -> None:
+    recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH)
+    early = run("train", recipe, "--finish")
+    assert (early.code, "has no checkpoint yet" in early.err) == (2, True)
+    assert not (tmp_path / "run").exists()
+    tiny_train.run(recipe)
+    (last,) = checkpoints(tmp_path / "run" / "checkpoints")[-1:]
+    shutil.rmtree(last)  # as if it had been stopped after step 4
+    shutil.rmtree(tmp_path / "run" / "model")
+    done = run("train", recipe, "--finish", "--json")
+    assert orjson.loads(done.out)["steps"] == 4
+    (last,) = checkpoints(tmp_path / "run" / "checkpoints")[-1:]
+    kept = checkpoint.read_checkpoint(last).weights
+    assert kept
+    made = weights(tmp_path / "run")
+    assert all(torch.equal(made[name], tensor) for name, tensor in kept.items())
+    assert tiny_train.run(recipe).steps == 6
+    assert run("train", recipe, "--finish", "--fresh").code == 2
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH)
+    written = list[Path]()
+
+    def full(tensors: dict[str, torch.Tensor], path: Path, facts: dict[str, str]) -> None:
+        written.append(path)
+        if len(written) > 3:  # the moments of the second checkpoint
+            raise SafetensorError(
+                "Error while serializing: I/O error: No space left on device (os error 28)"
+            )
+        save_file(tensors, path, facts)
+
+    monkeypatch.setattr("polyvec.model.save.save_file", full)
+    with pytest.raises(DiskFullError, match="The checkpoints before it are whole; make room"):
+        tiny_train.run(recipe)
+    assert [x.name for x in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002"]
+    monkeypatch.undo()
+    assert tiny_train.run(recipe).steps == 6
 
 
 def test_training_lowers_the_loss_and_the_model_loads_everywhere(tmp_path: Path) -> None:
@@ -83,7 +170,7 @@ def test_training_lowers_the_loss_and_the_model_loads_everywhere(tmp_path: Path)
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 def test_an_adapter_folded_equals_the_adapter_on_and_loads_in_peft(tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft", reason="PEFT is not among the tests' requirements")
+    import peft
     from transformers import AutoModel
 
     extra = IN_BATCH + '[lora]\nrank = 4\ntargets = ["q_proj", "down_proj"]\n'
@@ -226,9 +313,7 @@ def test_evaluation_finds_the_best_and_stops_early(tmp_path: Path) -> None:
     assert result.steps < 50
     assert result.model is not None
     assert result.evaluation["best"]["mean"] >= result.evaluation["last"]["mean"]
-    lines = (result.folder / "metrics.jsonl").read_bytes().splitlines()
-    scores = [e["evaluation"] for e in map(orjson.loads, lines) if "evaluation" in e]
-    assert scores[0].keys() == {"made", "mean"}
+    assert scores(result.folder)[0].keys() == {"made", "mean"}
 
 
 def test_evaluation_is_retrieval_among_the_sources_documents(tmp_path: Path) -> None:
@@ -237,6 +322,37 @@ def test_evaluation_is_retrieval_among_the_sources_documents(tmp_path: Path) -> 
     recipe = tiny_train.write_recipe(tmp_path, rows, extra)
     result = tiny_train.run(recipe, batch__size="4", optimizer__steps="1")
     assert result.evaluation["last"] == {"s": 1.0, "mean": 1.0}
+
+
+def test_the_mean_is_shown_however_many_sources_there_are(tmp_path: Path, run: Command) -> None:
+    rows = [Record(f"q {i}", (f"unlike {i}",), source=f"s{i}") for i in range(9)]
+    extra = '[evaluation]\npaths = ["train.jsonl"]\n' + IN_BATCH
+    recipe = tiny_train.write_recipe(tmp_path, rows, extra)
+    assert "ndcg@10: mean 1.000 s0 1.000" in run("train", recipe, "--set", "optimizer.steps=1").err
+
+
+def test_held_out_records_are_read_before_a_teacher_is_asked(tmp_path: Path) -> None:
+    extra = IN_BATCH + '[[distill]]\nteacher = "x"\n[evaluation]\npaths = ["none.jsonl"]\n'
+    recipe = tiny_train.write_recipe(tmp_path, extra=extra)
+    asked: list[str] = []
+
+    def teacher(name: str) -> tiny_train.FakeTeacher:
+        asked.append(name)
+        return tiny_train.FakeTeacher()
+
+    with pytest.raises(InputError, match=r"none\.jsonl cannot be read"):
+        train(read_recipe(recipe), teacher)
+    assert asked == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_gradients_are_scaled_to_the_longest_they_may_be() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([3.0, 4.0])
+    assert clip_gradients([parameter], 0.0) == pytest.approx(5.0)
+    assert parameter.grad.tolist() == [3.0, 4.0]
+    assert clip_gradients([parameter], 1.0) == pytest.approx(5.0)
+    assert parameter.grad.tolist() == pytest.approx([0.6, 0.8], rel=1e-5)
 
 
 def test_the_rate_rises_then_falls_to_its_end() -> None:
@@ -322,6 +438,18 @@ def test_columns_of_another_name_and_weights_are_read(tmp_path: Path) -> None:
         ({"log__trackers": '["paper"]'}, "log.trackers has paper; allowed: tensorboard, wandb"),
         ({"checkpoint__model": "best"}, "checkpoint.model is 'best' and evaluation.paths names"),
         ({"model__num_layers": "true"}, "model.num_layers is True; it must be a whole number"),
+        ({"model__max_query_tokens": "0"}, "model.max_query_tokens is 0; it must be at least 1"),
+        ({"data": '[{path = "x", weight = 1, count = 2}]'}, "has a weight and a count; give one"),
+        ({"optimizer__beta2": "1.5"}, "optimizer.beta2 is 1.5; it must be below 1"),
+        ({"optimizer__eps": "0"}, "optimizer.eps is 0.0; it must be above 0"),
+        (
+            {"optimizer__weight_decay": "-1"},
+            "optimizer.weight_decay is -1.0; it must be at least 0",
+        ),
+        ({"optimizer__min_lr": "0.1"}, "optimizer.min_lr is 0.1, above optimizer.lr, 0.001"),
+        ({"evaluation__every_steps": "-1"}, "evaluation.every_steps is -1; it must be at least 0"),
+        ({"evaluation__max_queries": "0"}, "evaluation.max_queries is 0; it must be at least 1"),
+        ({"evaluation__patience": "2"}, "evaluation.patience is 2 and nothing is evaluated"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(
@@ -346,8 +474,30 @@ def test_shipped_recipes_are_the_papers() -> None:
         assert (recipe.model.max_query_tokens, recipe.model.max_document_tokens) == (512, 512)
         assert recipe.model.train == "full"
     assert (first.optimizer.steps, second.optimizer.steps) == (5773, 33668)
-    assert read_recipe(folder / "nemotron-1b.toml").loss.separable
+    small = read_recipe(folder / "nemotron-1b.toml")
+    assert (small.loss, small.batch) == (second.loss, second.batch)
+    assert (small.optimizer.steps, small.model.train) == (33668, "full")
+    for recipe in (first, second, small):
+        assert (recipe.model.attention, recipe.model.pooling) == ("bidirectional", "mean")
     assert read_recipe(folder / "smol-cpu.toml").model.num_layers == 12
+
+
+def _keys(kind: Any) -> set[str]:
+    """Return every key of a recipe's sections; those of columns are another page's."""
+    found, hints = set(), get_type_hints(kind)
+    for own in fields(kind):
+        found.add(own.name)
+        for inner in (hints[own.name], *get_args(hints[own.name])):
+            if is_dataclass(inner) and inner is not Columns:
+                found |= _keys(inner)
+    return found
+
+
+def test_the_manual_has_every_key() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "train.md").read_text(encoding="utf-8")
+    keys = _keys(Recipe)
+    assert {"output", "lr", "mask_known", "patience"} <= keys
+    assert [key for key in sorted(keys) if f"`{key}`" not in text and f"[{key}]" not in text] == []
 
 
 def test_an_unknown_tracker_library_names_the_pip_command(
@@ -361,8 +511,7 @@ def test_an_unknown_tracker_library_names_the_pip_command(
         tiny_train.run(recipe, log__trackers='["wandb"]')
 
 
-def test_curves_are_drawn_where_matplotlib_is(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not among the tests' requirements")
+def test_curves_are_drawn(tmp_path: Path) -> None:
     recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH)
     tiny_train.run(recipe, log__plot="true", optimizer__steps="2")
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")

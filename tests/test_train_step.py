@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import torch
 from torch import Tensor
@@ -165,12 +166,22 @@ def test_two_ranks_equal_one_on_the_joined_batch(
     start(recipe, 2, free_port, f"output={tmp_path / 'two'}", f"parallel={parallel}", *few)
     one, two = (load_file(tmp_path / x / "model" / "model.safetensors") for x in ("one", "two"))
     assert one.keys() == two.keys()
+    # Adam, and the limit of the gradient's length, hide a gradient that is too long by a factor.
+    for name in ("loss", "gradient_norm"):
+        alone, together = (_told(tmp_path / x, name) for x in ("one", "two"))
+        assert len(alone) == 2
+        assert together == pytest.approx(alone, rel=1e-4), name
     base = load_file(tmp_path / "base" / "model.safetensors")
     moved = max(float((one[name] - base[name]).abs().max()) for name in one)
     assert moved > 1e-3
     for name, tensor in one.items():
         # Adam divides by the gradient's size, which shows rounding where it is almost zero.
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=moved / 50, msg=name)
+
+
+def _told(folder: Path, name: str) -> list[float]:
+    lines = (folder / "metrics.jsonl").read_bytes().splitlines()
+    return [entry[name] for entry in map(orjson.loads, lines) if name in entry]
 
 
 def _python(changes: tuple[str, ...]) -> dict[str, Any]:

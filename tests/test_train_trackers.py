@@ -55,6 +55,10 @@ def test_wandb_is_told_every_number_and_finished(
     assert library.begun == [{"dir": str(tmp_path / "run"), "name": "run"}]
     told = {step: numbers["loss"] for step, numbers in library.told if "loss" in numbers}
     assert told == _losses(tmp_path / "run")
+    scores = {step: n["evaluation/made"] for step, n in library.told if "evaluation/made" in n}
+    entries = [e for e in _entries(tmp_path / "run") if "evaluation" in e]
+    assert scores == {e["step"]: e["evaluation"]["made"] for e in entries}
+    assert scores.keys() == {0, 3, 6}
     assert all(isinstance(x, int | float) for _, numbers in library.told for x in numbers.values())
     assert library.is_finished
 

@@ -10,6 +10,7 @@ import orjson
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from polyvec.cli.flags import data as of_records
 from polyvec.cli.flags import mine as flags
 from polyvec.cli.given import settings_given
 from polyvec.cli.options import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from polyvec.data.mining.corpus import Corpus
     from polyvec.data.mining.run import Mined
     from polyvec.data.mining.settings import MineSettings
+    from polyvec.records.columns import Columns
     from polyvec.records.record import Record
 
 
@@ -51,6 +53,11 @@ def mine(
     config: ConfigOption = None,
     text_column: flags.TextColumn = None,
     id_column: flags.IdColumn = None,
+    query_column: of_records.QueryColumn = None,
+    positive_column: of_records.PositiveColumn = None,
+    negative_columns: of_records.NegativeColumns = None,
+    min_score: of_records.MinScore = None,
+    task: of_records.Task = None,
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
     max_tokens: flags.MaxTokens = None,
@@ -79,6 +86,7 @@ def mine(
     A run that was interrupted goes on where it stopped: give the same command again.
     """
     from polyvec.data.mining.settings import MineSettings  # this brings torch
+    from polyvec.records.columns import Columns
 
     settings = settings_given(MineSettings, config, context)  # of the flags named like fields
     if output.exists() and not force:
@@ -86,19 +94,30 @@ def mine(
     options = {"precision": precision, "device": device, "max_tokens": max_tokens}
     options |= {"query_prefix": query_prefix, "document_prefix": document_prefix}
     where = (cache or cache_folder() / "vectors", store)
-    texts = _texts(inputs, corpus, text_column, id_column)
+    columns = Columns(
+        query=query_column,
+        positive=positive_column,
+        negatives=tuple(negative_columns or ()),
+        min_score=min_score,
+        task=task,
+    )
+    texts = _texts(inputs, columns, corpus, text_column, id_column)
     mined = _run(texts, teachers or ["default"], options, output, settings, where, restart)
     _finish(mined, output, as_json)
 
 
 def _texts(
-    inputs: list[Path], corpus: list[Path] | None, text_column: str | None, id_column: str | None
+    inputs: list[Path],
+    columns: "Columns",
+    corpus: list[Path] | None,
+    text_column: str | None,
+    id_column: str | None,
 ) -> tuple[list["Record"], "Corpus"]:
     """Read the records, and find the documents that negatives come from."""
     from polyvec.data.mining.corpus import corpus_of_files, corpus_of_records
     from polyvec.records.read import load_records
 
-    records = load_records(inputs)
+    records = load_records(inputs, columns)
     if corpus:
         return records, corpus_of_files(corpus, text_column, id_column)
     return records, corpus_of_records(records)

@@ -18,6 +18,7 @@ def train(
     output: flags.Output = None,
     fresh: flags.Fresh = False,
     estimate: flags.Estimate = False,
+    finish: flags.Finish = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model as a recipe says; the same command goes on where a run stopped.
@@ -37,6 +38,8 @@ def train(
     from polyvec.train.ranks import is_first_process
     from polyvec.train.recipe import read_recipe
 
+    if finish and (fresh or estimate):
+        raise InputError("--finish makes a model of a run that is there; leave the others out.")
     stated = dict(_change(text) for text in changes or [])
     if output is not None:
         stated["output"] = f"{str(output)!r}"
@@ -46,6 +49,7 @@ def train(
         MESSAGES,
         fresh=fresh,
         estimate_only=estimate,
+        finish=finish,
     )
     if not is_first_process():
         return
@@ -72,7 +76,10 @@ def _facts(result: "Trained | Estimate") -> dict[str, object]:
 
 def _print(result: "Trained") -> None:
     if result.model is None:
-        MESSAGES.print(f"Stopped after step {result.steps:,}. The same command goes on from there.")
+        MESSAGES.print(
+            f"Stopped after step {result.steps:,}. The same command goes on from there; with "
+            "--finish it makes a model of it as it is."
+        )
         return
     for name in ("first", "last", "best"):
         if name in result.evaluation:

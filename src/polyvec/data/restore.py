@@ -61,17 +61,16 @@ def restore(subset: str, output: Path, source: Path | None = None, force: bool =
             ``source_config.json``, or ``hf:ORG/NAME/SUBSET`` to fetch it.
         output: The folder to make.
         source: A folder with the source's files, where they are here; else they are fetched.
-        force: Replace an existing output.
+        force: Replace an earlier output; nothing else is.
 
     Raises:
         InputError: The subset is no ids-only one, or an id is not in the source.
         DownloadError: Something cannot be fetched.
-        OutputError: The output exists.
+        OutputError: The output exists, or is nothing that may be replaced.
         MissingExtraError: pyarrow is not installed.
     """
     parquet_module()
-    if output.exists() and not force:
-        raise OutputError(f"{output} exists already; use --force to replace it, or another name.")
+    _check_output(output, force)
     folder = _subset_folder(subset)
     metadata = read_json_object(folder / SUBSET_METADATA)
     if not metadata.get("ids_only"):
@@ -97,6 +96,19 @@ def restore(subset: str, output: Path, source: Path | None = None, force: bool =
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Restored(folder.name, *counts, where)
+
+
+def _check_output(output: Path, force: bool) -> None:
+    """Refuse to write over anything but an earlier output."""
+    if not output.exists():
+        return
+    if not force:
+        raise OutputError(f"{output} exists already; use --force to replace it, or another name.")
+    if not (output / SUBSET_METADATA).is_file():
+        raise OutputError(
+            f"{output} is no subset with its texts (it has no {SUBSET_METADATA}), so --force does "
+            "not replace it. Give another name."
+        )
 
 
 def _tables(config: Mapping[str, Any], path: Path) -> tuple[Table, Table]:

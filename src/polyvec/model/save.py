@@ -1,5 +1,7 @@
 """A model to a folder that sentence-transformers and transformers load with no remote code."""
 
+import os
+import re
 import shutil
 from collections.abc import Collection, Sequence
 from math import prod
@@ -8,6 +10,8 @@ from typing import Any
 
 import orjson
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from tokenizers import processors
 from torch import Tensor
 
@@ -243,6 +247,21 @@ def _save_weights(files: ModelFiles, folder: Path, dtype: torch.dtype) -> None:
         _write_shard(folder / file, names, files, dtype)
         places |= dict.fromkeys(names, file)
     (folder / INDEX_FILE).write_bytes(orjson.dumps({"metadata": {}, "weight_map": places}))
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: It cannot be written; the library says so in words and hides the number.
+    """
+    try:
+        save_file(tensors, path, {"format": "pt"})
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
 
 
 def saved_names(names: Collection[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """A row of a table, whatever its columns are called, as a record."""
 
 import difflib
+import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,10 +93,18 @@ class RowReader:
 
     def _classification(self, row: Mapping[str, Any], label: str) -> Record:
         own = label_text(row, label)
-        others = tuple(name for name in self.labels if name != own)
-        query = self._name(row, self.columns.query, ("text", *QUERY), "query")
+        query = _text(row, self._name(row, self.columns.query, ("text", *QUERY), "query"))
         task = self._task(row, "classification")
-        return Record(_text(row, query), (own,), others, task, **self._facts(row))
+        return Record(query, (own,), self._others(own, query), task, **self._facts(row))
+
+    def _others(self, own: str, query: str) -> tuple[str, ...]:
+        """Return the other labels in an order of the text's own, the same in every reading.
+
+        Training takes the first few: in one order for all, it would never show the other labels.
+        """
+        others = [name for name in self.labels if name != own]
+        random.Random(query).shuffle(others)  # noqa: S311 (no secret)
+        return tuple(others)
 
     def _facts(self, row: Mapping[str, Any]) -> dict[str, Any]:
         named = self.columns.query_id
@@ -127,7 +136,8 @@ class RowReader:
         if self.columns.min_score is None:
             raise InputError(
                 f"there is a column {name!r}, and it was not said from which score on a pair is a "
-                "positive one. State it with --min-score, or remove the column."
+                "positive one. State it with --min-score, or in a recipe as columns = {min_score = "
+                "...}, or remove the column."
             )
         try:
             return float(row[name]) < self.columns.min_score
@@ -144,7 +154,8 @@ class RowReader:
         if name is None:
             raise InputError(
                 f"there is no {what} column. The row has: {', '.join(row)}. Known names: "
-                f"{', '.join(known)}; state another with --{what}-column."
+                f"{', '.join(known)}; state another with --{what}-column, or in a recipe as "
+                f'columns = {{{what} = "..."}}.'
             )
         return name
 

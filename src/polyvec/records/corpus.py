@@ -7,6 +7,7 @@ folder as nvidia/embed-nemotron-dataset-v1 has it: ``queries.parquet``, ``corpus
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,13 @@ def corpus_records(path: Path) -> Iterator[tuple[int, Record | InputError]]:
     queries, folders = _read_folder(path) if path.is_dir() else _read_json(path)
     named: dict[str, set[str]] = {}
     for query in queries:
-        ids = named.setdefault(str(query.get("corpus_id", "")), set())
-        ids.update(_ids(query.get("pos_doc")), _ids(query.get("neg_doc")))
+        with suppress(InputError):  # the second time over says which row and why
+            ids = {*_ids(_object(query).get("pos_doc")), *_ids(query.get("neg_doc"))}
+            named.setdefault(str(query.get("corpus_id", "")), set()).update(ids)
     corpora = {name: _read_corpus(folder, named.get(name, set())) for name, folder in folders}
     for number, query in enumerate(queries, start=1):
         try:
-            yield number, _record(query, corpora, path.stem)
+            yield number, _record(_object(query), corpora, path.stem)
         except InputError as error:
             yield number, error
 
@@ -92,6 +94,9 @@ def _read_json(path: Path) -> _Queries:
             "Rows of one object a line belong in a .jsonl file."
         )
     corpora = value["corpus"] if isinstance(value["corpus"], list) else [value["corpus"]]
+    wrong = [c for c in corpora if not isinstance(c, dict) or not isinstance(c.get("path"), str)]
+    if wrong:
+        raise InputError(f"{path}: 'corpus' has {wrong[0]!r:.40}; {{\"path\": ...}} is needed.")
     folders = [path.parent / corpus["path"] for corpus in corpora]  # an absolute path stays
     return value["data"], [(_corpus_id(folder / CORPUS_METADATA), folder) for folder in folders]
 
@@ -160,10 +165,19 @@ def _task(metadata: Mapping[str, Any], symmetric: bool) -> Task:
     return "sts" if symmetric else "retrieval"
 
 
+def _object(query: object) -> Mapping[str, Any]:
+    if not isinstance(query, dict):
+        raise InputError(f"a query is {query!r:.40}; an object is needed.")
+    return query
+
+
 def _ids(documents: object) -> Iterable[str]:
     if documents is None:
         return []
     items = documents if isinstance(documents, list) else [documents]
+    bare = [item for item in items if isinstance(item, dict) and "id" not in item]
+    if bare:
+        raise InputError(f"a document is {bare[0]!r:.40}; an 'id' is needed.")
     return [str(item["id"] if isinstance(item, dict) else item) for item in items]
 
 

@@ -15,13 +15,13 @@ from typing import Any
 import orjson
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from polyvec.disk import full_disk_is_an_error
 from polyvec.errors import ResumeError
 from polyvec.model.files import ModelFiles
-from polyvec.model.save import save_folder
+from polyvec.model.save import save_folder, save_tensors
 from polyvec.model.weights import Weights
 from polyvec.train.ranks import Ranks, fill, whole
 
@@ -92,8 +92,8 @@ def _write(
     try:
         with full_disk_is_an_error(path, "The checkpoints before it are whole; make room."):
             partial.mkdir(parents=True)
-            save_file(weights, partial / _WEIGHTS)
-            save_file(moments, partial / _OPTIMIZER)
+            save_tensors(weights, partial / _WEIGHTS)
+            save_tensors(moments, partial / _OPTIMIZER)
             (partial / _STATE).write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
             for file in partial.iterdir():
                 _sync(file)

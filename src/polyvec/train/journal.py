@@ -29,7 +29,6 @@ class Journal:
         self.path, self.settings, self.console = folder / METRICS_FILE, settings, console
         self.steps, self.start = steps, start
         self._began = time.monotonic()
-        self._spent = 0.0
         self._trackers = [_tracker(name, folder, start) for name in settings.trackers]
         _keep_until(self.path, start)
         self._file = self.path.open("ab")
@@ -38,9 +37,8 @@ class Journal:
         """Write a line and tell the trackers."""
         self._file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
         self._file.flush()
-        numbers = {k: v for k, v in entry.items() if isinstance(v, int | float) and k != "step"}
         for tracker in self._trackers:
-            tracker.add(int(entry["step"]), numbers)
+            tracker.add(int(entry["step"]), _numbers(entry))
 
     def progress(self, step: int, entry: Entry) -> None:
         """Show a line: the step, its loss, speed, memory, and the time that is left."""
@@ -57,6 +55,13 @@ class Journal:
         self._file.close()
         for tracker in self._trackers:
             tracker.close()
+
+
+def _numbers(entry: Entry) -> dict[str, float]:
+    """Return an entry's numbers by name; held-out scores are ``evaluation/SOURCE``."""
+    scores = entry.get("evaluation", {})
+    named = {k: v for k, v in entry.items() if isinstance(v, int | float) and k != "step"}
+    return named | {f"evaluation/{source}": score for source, score in scores.items()}
 
 
 def _keep_until(path: Path, step: int) -> None:

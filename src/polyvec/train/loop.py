@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 from torch import Tensor
 
-from polyvec.errors import TrainingError
+from polyvec.errors import InputError, TrainingError
 from polyvec.train.checkpoint import (
     checkpoints,
     collect,
@@ -95,6 +95,7 @@ def train(
     console: Console | None = None,
     fresh: bool = False,
     estimate_only: bool = False,
+    finish: bool = False,
 ) -> Trained | Estimate:
     """Train a model as a recipe says, going on where an earlier run of it stopped.
 
@@ -104,28 +105,33 @@ def train(
         console: Where progress goes.
         fresh: Remove an earlier run of the output, whatever its recipe.
         estimate_only: Stop after the estimate and give it back.
+        finish: Train no further: make a model of the newest checkpoint.
 
     Raises:
-        InputError: The recipe, or a row of the data, cannot be used.
+        InputError: The recipe, or a row of the data, cannot be used, or there is no checkpoint
+            to finish with.
         ResumeError: The output holds a run of another recipe.
         TrainingError: Loss or gradients are no numbers any more.
         DiskFullError: There is no room for a checkpoint; those before it are whole.
     """
+    if finish and not checkpoints(Path(recipe.output) / "checkpoints"):
+        raise InputError(f"{recipe.output} has no checkpoint yet that a model could be made of.")
+    held_out = read_held_out(recipe.evaluation)  # before a teacher works for hours
     with join_ranks() as ranks:
         console = console if console and ranks.first else Console(quiet=True)
         ready = prepare(recipe, ranks, open_teacher, console, fresh)
         try:
-            return _Loop(ready, console).run(estimate_only)
+            loop = _Loop(ready, held_out, console)
+            return loop.finish() if finish else loop.run(estimate_only)
         finally:
             for records in ready.records.values():
                 records.close()
 
 
 class _Loop:
-    def __init__(self, ready: Ready, console: Console) -> None:
-        self.ready, self.console = ready, console
+    def __init__(self, ready: Ready, held_out: list[HeldOut], console: Console) -> None:
+        self.ready, self.held_out, self.console = ready, held_out, console
         self.recipe, self.ranks = ready.recipe, ready.ranks
-        self.held_out: list[HeldOut] = read_held_out(self.recipe.evaluation)
         self.state = _State()
         if ready.checkpoint is not None:
             self.state = _State.of(ready.checkpoint.state)
@@ -149,6 +155,11 @@ class _Loop:
         finally:
             if journal is not None:
                 journal.close()
+        return self._finish()
+
+    def finish(self) -> Trained:
+        """Make a model of the newest checkpoint."""
+        self.ready = self.ready.ending_at(self.state.step)
         return self._finish()
 
     def _journal(self) -> Journal | None:
@@ -230,7 +241,8 @@ class _Loop:
         state.evaluation["last"] = scores
         if journal is not None:
             journal.write({"step": state.step, "evaluation": scores})
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in list(scores.items())[:8])
+            first = {"mean": scores["mean"]} | scores
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in list(first.items())[:8])
             self.console.print(f"step {state.step:,}  {settings.metric}: {shown}")
         self._note_best(scores)
 

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import orjson
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from polyvec.disk import full_disk_is_an_error
 from polyvec.errors import InputError, ModelFileError
+from polyvec.model.save import save_tensors
 from polyvec.model.weights import Weights
 from polyvec.train.network import Linear, Network
 
@@ -134,7 +136,8 @@ def write_adapter(
     """Write adapters as PEFT does, into a folder that is there."""
     tensors = {peft_name(n): t.contiguous() for n, t in state.items() if is_adapter(n)}
     targets = sorted({name.split(".")[-3] for name in state if is_adapter(name)} or ())
-    save_file(tensors, folder / WEIGHTS_FILE, {"format": "pt"})
+    with full_disk_is_an_error(folder, "The run's checkpoints are whole; make room and go on."):
+        save_tensors(tensors, folder / WEIGHTS_FILE)
     config = {
         "peft_type": "LORA",
         "task_type": "FEATURE_EXTRACTION",

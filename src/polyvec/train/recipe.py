@@ -42,6 +42,10 @@ class ModelSettings:
     document_prefix: str | None = None
     default_instruction: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("max_query_tokens", "max_document_tokens"):
+            _at_least(f"model.{name}", getattr(self, name), 1)
+
     def facts(self) -> dict[str, Any]:
         """Return the facts of the spec that the recipe states."""
         names = (
@@ -66,6 +70,9 @@ class DataSettings:
     """How many of its rows an epoch has, instead of a weight."""
     columns: Columns = field(default_factory=Columns)
     """Column names, where they are none of the usual ones, and what rows do not say."""
+
+    def __post_init__(self) -> None:
+        Share(self.weight, self.count)  # which refuses what is none, before any file is read
 
     @property
     def share(self) -> Share:
@@ -121,10 +128,19 @@ class OptimizerSettings:
     epochs: float = 1.0
 
     def __post_init__(self) -> None:
-        _above("optimizer.lr", self.lr)
-        _at_least("optimizer.warmup_steps", self.warmup_steps, 0)
+        for name in ("lr", "eps", "epochs"):
+            _above(f"optimizer.{name}", getattr(self, name))
+        for name in ("weight_decay", "beta1", "beta2", "warmup_steps", "min_lr"):
+            _at_least(f"optimizer.{name}", getattr(self, name), 0)
         _at_least("optimizer.max_gradient_norm", self.max_gradient_norm, 0)
-        _above("optimizer.epochs", self.epochs)
+        for name in ("beta1", "beta2"):
+            if not getattr(self, name) < 1:
+                raise InputError(f"optimizer.{name} is {getattr(self, name)}; it must be below 1.")
+        if self.min_lr > self.lr:
+            raise InputError(
+                f"optimizer.min_lr is {self.min_lr}, above optimizer.lr, {self.lr}, from which "
+                "the rate falls to it."
+            )
         if self.steps is not None:
             _at_least("optimizer.steps", self.steps, 1)
 
@@ -172,6 +188,16 @@ class EvaluationSettings:
     """Of a source, the first."""
     patience: int = 0
     """Stop after so many evaluations without a new best; 0 goes on."""
+
+    def __post_init__(self) -> None:
+        _at_least("evaluation.every_steps", self.every_steps, 0)
+        _at_least("evaluation.max_queries", self.max_queries, 1)
+        _at_least("evaluation.patience", self.patience, 0)
+        if self.patience and not (self.paths and self.every_steps):
+            raise InputError(
+                f"evaluation.patience is {self.patience} and nothing is evaluated on the way: set "
+                "evaluation.paths and evaluation.every_steps."
+            )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Options of ``polyvec data check`` and ``polyvec data restore``."""
+"""Options of ``polyvec data``; ``polyvec mine`` has those of columns too."""
 
 from pathlib import Path
 from typing import Annotated, Literal

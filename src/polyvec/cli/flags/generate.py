@@ -25,7 +25,7 @@ Endpoints = Annotated[
         "-e",
         help="http://host:port/v1?model=NAME, several mix; more after &: weight, api_key_env, "
         "max_concurrent, max_requests_per_minute, max_answer_tokens, temperature, timeout_s, "
-        "prompt_price, answer_price, response_format.",
+        "max_retries, backoff_s, prompt_price, answer_price, response_format.",
         show_default=False,
         rich_help_panel=_WHO,
     ),

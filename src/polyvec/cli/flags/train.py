@@ -17,3 +17,7 @@ Fresh = Annotated[
 Estimate = Annotated[
     bool, typer.Option("--estimate", help="Say what time and memory it needs, and stop.")
 ]
+Finish = Annotated[
+    bool,
+    typer.Option("--finish", help="Train no further: make a model of the newest checkpoint."),
+]

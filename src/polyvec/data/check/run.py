@@ -37,7 +37,6 @@ class Report:
 
     files: list[str]
     records: int = 0
-    rows_left_out: int = 0
     tasks: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     instructions: Counter[str] = field(default_factory=Counter)
