@@ -1,5 +1,6 @@
 """The index's tables: what is written comes back, ids are unique, another model is refused."""
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from polyvec.errors import IndexMismatchError, IndexMissingError, InputError
+from polyvec.errors import IndexMismatchError, IndexMissingError, InputError, StorageError
 from polyvec.search.rows import Chunk, ChunkSettings, Document, IndexInfo
+from polyvec.search.storage import reaching
 from polyvec.search.store import Store
 from polyvec.search.where import Where
 
@@ -186,6 +188,37 @@ def test_a_missing_index_is_said_and_not_made(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(IndexMissingError):
         Store.open(str(tmp_path / "empty"))
+
+
+def test_an_index_that_cannot_be_used_is_said(store: Store, tmp_path: Path) -> None:
+    store.put_chunks([chunk(0, "word")], vectors(1))
+    for file in tmp_path.glob("index/chunks_*/data/*"):
+        file.unlink()
+    with pytest.raises(StorageError, match=r"files of it are missing.*polyvec index FOLDER"):
+        Store.open(store.uri).search_dense(vectors(1)[0])
+    for table in tmp_path.glob("index/chunks_*"):
+        shutil.rmtree(table)
+    with pytest.raises(StorageError, match="files of it are missing"):
+        Store.open(store.uri)
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="the folder cannot be used"):
+        Store.create(str(tmp_path / "file" / "index"), INFO)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "no room on its disk"),
+        (RuntimeError("lance error: LanceError(IO): (os error 28), /rustc/x"), "no room on its"),
+        (PermissionError(13, "Permission denied"), "may write to index"),
+        (RuntimeError("lance error: odd, /rustc/x"), "lance error: odd. If files in it were"),
+    ],
+)
+def test_what_a_folder_refuses_is_said(error: Exception, words: str) -> None:
+    with pytest.raises(StorageError, match=words), reaching("/index"):
+        raise error
+    with pytest.raises(ValueError, match="a bug"), reaching("/index"):
+        raise ValueError("a bug")
 
 
 @pytest.mark.parametrize(("tokens", "overlap"), [(15, 0), (100, 51), (100, -1)])

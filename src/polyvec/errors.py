@@ -90,7 +90,7 @@ class IndexMismatchError(PolyvecError):
 
 
 class StorageError(PolyvecError):
-    """An object store that refused or cannot be reached; the message says what to set."""
+    """Where an index is kept refused, is full, broken or out of reach; the message says more."""
 
 
 class TurnLostError(PolyvecError):

@@ -59,7 +59,8 @@ def migrating(store: Store, tell: Tell) -> Iterator[None]:
 def refresh(store: Store) -> None:
     """Keep the index fast, unless another run is at it."""
     if not is_object_store(store.uri):
-        store.refresh()
+        with reaching(store.uri):
+            store.refresh()
         return
     with reaching(store.uri):
         turn = Turns(store.database).take(_UPKEEP, silent, unless_alive=True)

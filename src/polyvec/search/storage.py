@@ -131,19 +131,22 @@ def config_file() -> Path:
 
 @contextmanager
 def reaching(uri: str) -> Iterator[None]:
-    """Turn what an object store's client raises into one plain sentence without secrets.
+    """Turn what LanceDB raises of a place into one plain sentence without secrets.
 
     Raises:
-        StorageError: The store refused, is not there or cannot be reached.
+        StorageError: The store refused, is not there or cannot be reached; a folder cannot be
+            written, its disk is full, or files of the index are missing or broken.
     """
     try:
         yield
     except PolyvecError:
         raise
     except (RuntimeError, OSError, ValueError) as error:
-        if not is_object_store(uri):
+        if is_object_store(uri):
+            raise StorageError(_explained(uri, str(error))) from None
+        if not (isinstance(error, OSError) or re.search(_LANCE, str(error))):
             raise
-        raise StorageError(_explained(uri, str(error))) from None
+        raise StorageError(_explained_folder(uri, str(error))) from error
 
 
 def reached(method: Callable[_Args, _Given]) -> Callable[_Args, _Given]:
@@ -265,6 +268,38 @@ def _explained(uri: str, said: str) -> str:
         if found:
             return f"The index {uri}: {meaning} [{found[0]}]"
     return f"The index {uri} failed: {without_secrets(said)[:600]}"
+
+
+_LANCE = r"(?i)lance ?error|Table '.*' was not found"
+"""What errors of LanceDB's own look like, whose types are Python's."""
+_FOLDER_CAUSES = (
+    (
+        r"No space left|os error 28\b|Disk quota|File too large",
+        "there is no room on its disk. Make some and run the same command again: what is done is "
+        "kept.",
+    ),
+    (
+        r"Permission denied|Read-only file system|os error (?:13|30)\b|Not a directory|File exists",
+        "the folder cannot be used. It must be one that you may write to index, and read to "
+        "search; --index or POLYVEC_INDEXES name another.",
+    ),
+    (
+        r"Not found|not found|No such file",
+        "files of it are missing. Delete the folder, and index anew: polyvec index FOLDER.",
+    ),
+)
+
+
+def _explained_folder(uri: str, said: str) -> str:
+    for pattern, meaning in _FOLDER_CAUSES:
+        found = re.search(pattern, said)
+        if found:
+            return f"The index {uri}: {meaning} [{found[0]}]"
+    said = said.split(", /rustc/")[0]
+    return (
+        f"The index {uri} cannot be read or written: {said[:300]}. If files in it were changed, "
+        "delete the folder, and index anew: polyvec index FOLDER."
+    )
 
 
 def without_secrets(text: str) -> str:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from polyvec.errors import OutputError, PolyvecError, TurnLostError
 from polyvec.search.database import attempted, committed, made_table, merge, table_names
+from polyvec.search.storage import reaching
 from polyvec.search.tables import turn_row, turns_schema
 from polyvec.search.where import quoted
 
@@ -219,6 +220,7 @@ def folder_turn(folder: Path, tell: Tell) -> Iterator[None]:
 
     Raises:
         OutputError: The system has no such lock (Windows).
+        StorageError: The folder cannot be written.
     """
     try:
         import fcntl
@@ -228,7 +230,9 @@ def folder_turn(folder: Path, tell: Tell) -> Iterator[None]:
             "run polyvec in WSL."
         ) from error
 
-    with (folder / ".updating").open("a+", encoding="utf-8") as lock:
+    with reaching(str(folder)):
+        opened = (folder / ".updating").open("a+", encoding="utf-8")
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
