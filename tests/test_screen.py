@@ -282,4 +282,5 @@ def test_overlaps_are_not_shown_twice() -> None:
 def test_the_command_says_what_does_not_go_together(run: Command, searcher: Searcher) -> None:
     flags = ("--index", searcher.store.uri)
     assert "--ui shows what --json" in run("search", "--ui", "--json", *flags).err
+    assert "--ui needs a terminal" in run("search", "--ui", *flags).err
     assert "The query is empty" in run("search", *flags).err

@@ -1,5 +1,6 @@
 """``polyvec search``: passages of an index that answer a question."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,8 @@ def search(
     if ui:
         if as_json or explain:
             raise InputError("--ui shows what --json and --explain print; leave them out.")
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise InputError("--ui needs a terminal to show itself in; leave it out for lines.")
         fields, chat = _fields(path, file_type, language, since, before), (chat_url, chat_model)
         _show_screen(find_index(index), query or "", settings, fields, chat, how)
         return
