@@ -439,6 +439,7 @@ def test_columns_of_another_name_and_weights_are_read(tmp_path: Path) -> None:
         ({"checkpoint__model": "best"}, "checkpoint.model is 'best' and evaluation.paths names"),
         ({"model__num_layers": "true"}, "model.num_layers is True; it must be a whole number"),
         ({"model__max_query_tokens": "0"}, "model.max_query_tokens is 0; it must be at least 1"),
+        ({"loss__matryoshka_dimensions": "[16, 64]"}, "has 64; this model's vectors have 48"),
         ({"data": '[{path = "x", weight = 1, count = 2}]'}, "has a weight and a count; give one"),
         ({"optimizer__beta2": "1.5"}, "optimizer.beta2 is 1.5; it must be below 1"),
         ({"optimizer__eps": "0"}, "optimizer.eps is 0.0; it must be above 0"),

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from polyvec.errors import OutputError, ResumeError
+from polyvec.errors import InputError, OutputError, ResumeError
 from polyvec.hub import resolve
 from polyvec.model.files import ModelFiles, open_model
 from polyvec.records.mixture import Mixture, Order
@@ -122,6 +122,7 @@ def prepare(
     found = checkpoints(folder / "checkpoints")
     checkpoint = read_checkpoint(found[-1]) if found else None
     files = cut_layers(_open_base(recipe.model), recipe.model.num_layers)
+    _check_cuts(recipe.loss.matryoshka_dimensions, files.architecture.hidden_size)
     network, module, parallel = _network(recipe, files, ranks, checkpoint)
     distillations = [
         _distillation(settings, number, recipe, records, files, ranks, open_teacher, console)
@@ -234,6 +235,16 @@ def _order(recipe: Recipe, records: dict[str, Records]) -> Order:
 def _open_base(settings: ModelSettings) -> ModelFiles:
     place = resolve(settings.base)
     return open_model(place.path, {**place.facts, **settings.facts()})
+
+
+def _check_cuts(sizes: Sequence[int], dimension: int) -> None:
+    """Refuse shorter vectors that are none."""
+    wrong = [size for size in sizes if not 0 < size <= dimension]
+    if wrong:
+        raise InputError(
+            f"loss.matryoshka_dimensions has {wrong[0]}; this model's vectors have {dimension} "
+            f"numbers, so 1 to {dimension} can be kept of them."
+        )
 
 
 def _specs(spec: Spec, settings: ModelSettings) -> dict[Role, Spec]:
