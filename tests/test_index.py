@@ -363,3 +363,5 @@ def test_the_command_names_what_is_wrong(run: Command, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     status = run("index", tmp_path / "new", "--status")
     assert (status.code, "Make it: polyvec index FOLDER" in status.err) == (1, True)
+    mixed = run("index", tmp_path / "new", "--status", "--watch", "--forget")
+    assert (mixed.code, "without --watch and --forget" in mixed.err) == (2, True)

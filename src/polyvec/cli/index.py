@@ -86,6 +86,8 @@ def index(
     - `polyvec index /mnt/handbook --index s3://team/index --source handbook`
     """
     root, options = folder or Path.cwd(), stated_options(storage_option or ())
+    if status or forget_source:
+        _refuse_reading(status, forget_source, watch=watch, migrate=migrate, retry=retry)
     if forget_source:
         forget(index or index_of(root), source, options)
         return
@@ -107,6 +109,16 @@ def index(
         _update(store, embedder, settings, as_json)
         if watch:
             _follow(store, embedder, settings, as_json)
+
+
+def _refuse_reading(status: bool, forget_source: bool, **reading: bool) -> None:
+    """Refuse flags of a run that reads files beside one that does not."""
+    given = [f"--{name}" for name, is_given in reading.items() if is_given]
+    if status and forget_source:
+        given.append("--forget")
+    if given:
+        does = "--status changes nothing" if status else "--forget only forgets"
+        raise InputError(f"{does}, so it goes without {' and '.join(given)}: leave one out.")
 
 
 def _read_settings(
