@@ -69,13 +69,6 @@ class Ranks:
         dist.all_gather(found, padded)
         return torch.cat([part[:count] for part, count in zip(found, counts, strict=True)])
 
-    def sum_gradients(self, module: nn.Module) -> None:
-        """Add up the ranks' gradients of a module outside the network."""
-        if self.world > 1:
-            for parameter in module.parameters():
-                if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad)
-
 
 def is_first_process() -> bool:
     """Whether this is the process that speaks for all; known before and after they are joined."""
