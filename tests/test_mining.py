@@ -356,6 +356,26 @@ def test_own_negatives_can_be_kept(dig: Run) -> None:
     assert new.negatives == ("d94",)
 
 
+def test_records_without_negatives_can_be_left_out(dig: Run) -> None:
+    rows = [
+        Record("q", ("pos",), ("own",)),
+        Record("r", ("low",)),  # every document is nearer to it than its positive
+        Record("t", ("joy",), ("fear",), "classification"),
+        Record("u", ("joy",), (), "classification"),
+    ]
+    teacher = {"q": at(1.0), "r": at(1.0), "pos": at(0.99), "low": at(0.05), "d90": at(0.9)}
+    settings: dict[str, Any] = {"negatives": 1, "margin_value": 1.0}
+    found, mined = dig(rows, ["d90"], [Table(teacher)], **settings)
+    assert [r.query for r in found] == ["q", "r", "t", "u"]
+    assert (mined.without_negatives, mined.written) == (2, 4)
+    assert ("records without any negative, written as they are", "2") in table(mined)
+    found, mined = dig(rows, ["d90"], [Table(teacher)], drop_without_negatives=True, **settings)
+    assert [(r.query, r.negatives) for r in found] == [("q", ("d90",)), ("t", ("fear",))]
+    assert ("records without any negative, left out", "2") in table(mined)
+    report = facts(mined)
+    assert [report[k] for k in ("records", "written", "without_negatives")] == [4, 2, 2]
+
+
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storing, "SHARD_TEXTS", 5)
     monkeypatch.setattr(planning, "_PART_RECORDS", 4)
@@ -498,8 +518,10 @@ def test_the_command(tiny_folder: Path, tmp_path: Path, run: Command) -> None:
     assert [record.query for record in records] == ["fox", "dog"]
     assert all(set(r.negatives) <= set(texts) - {r.positives[0]} for r in records)
     assert (tmp_path / "out.jsonl.audit.html").exists()
-    again = run(*given, *options, "--json", "--force")
-    assert json.loads(again.out)["embedded"] == 0
+    again = run(*given, *options, "--json", "--force", "--drop-without-negatives")
+    report = json.loads(again.out)
+    assert (report["embedded"], report["settings"]["drop_without_negatives"]) == (0, True)
+    assert report["written"] == report["records"] - report["without_negatives"]
     refused = run(*given, *options)
     assert (refused.code, "exists already" in refused.err) == (1, True)
     wrong = run("mine", pairs, "-o", tmp_path / "x.csv", "--cache", tmp_path / "v")

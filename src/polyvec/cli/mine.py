@@ -48,6 +48,7 @@ def mine(
     skip: flags.Skip = None,
     sampling: flags.Sampling = None,
     keep_negatives: flags.KeepNegatives = None,
+    drop_without_negatives: flags.DropWithoutNegatives = None,
     search: flags.Search = None,
     seed: SettingsSeedOption = None,
     config: ConfigOption = None,
@@ -209,7 +210,7 @@ def _print(mined: "Mined", output: Path, audit: Path) -> None:
     if cut:
         MESSAGES.print(f"[bold yellow]warning:[/] {cut:,} texts were cut at a teacher's limit.")
     console.print(
-        f"\n{mined.records:,} records: {output}\nscores and samples to read: "
+        f"\n{mined.written:,} records: {output}\nscores and samples to read: "
         f"{audit.with_suffix('.html')}",
         markup=False,
         soft_wrap=True,

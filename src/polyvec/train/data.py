@@ -164,8 +164,8 @@ def check_against_loss(facts: Facts, loss: LossSettings, num_negatives: int) -> 
         raise InputError(
             f"{facts.without_negatives:,} of {sum(facts.sizes.values()):,} records have no "
             "negatives, and the loss compares a positive with those only. Mine them (polyvec "
-            "mine), take out those for which mining found none, or set loss.in_batch = "
-            "'positives'."
+            "mine; its --drop-without-negatives leaves out those that it finds none for), or set "
+            "loss.in_batch = 'positives'."
         )
 
 

@@ -87,6 +87,15 @@ KeepNegatives = Annotated[
         rich_help_panel=_CHOICE,
     ),
 ]
+DropWithoutNegatives = Annotated[
+    bool | None,
+    typer.Option(
+        "--drop-without-negatives",
+        help="Leave out records that end without any negative, and say how many.",
+        show_default=False,
+        rich_help_panel=_CHOICE,
+    ),
+]
 Search = Annotated[
     str | None,
     typer.Option(

@@ -26,7 +26,10 @@ def facts(mined: Mined) -> dict[str, Any]:
     teachers = [
         {**own, **counts} for own, counts in zip(mined.teachers, tally["teachers"], strict=True)
     ]
-    named = ("records", "mined", "corpus", "documents", "duplicates", "resumed", "embedded")
+    named = (
+        *("records", "mined", "without_negatives", "written", "corpus"),
+        *("documents", "duplicates", "resumed", "embedded"),
+    )
     return {
         **{name: getattr(mined, name) for name in named},
         "settings": asdict(mined.settings),
@@ -43,6 +46,7 @@ def table(mined: Mined) -> list[tuple[str, str]]:
     """Return the report's figures as (what, how many), for people."""
     tally, settings = mined.tally, mined.settings
     counts = tally.negatives_a_record
+    bare = "left out" if settings.drop_without_negatives else "written as they are"
     short = int(counts[:-1].sum())
     rows = [
         ("records", f"{mined.records:,}"),
@@ -52,7 +56,8 @@ def table(mined: Mined) -> list[tuple[str, str]]:
         ("  further copies of a text, passed over", f"{mined.duplicates:,}"),
         ("negatives found", f"{int(counts @ np.arange(len(counts))):,}"),
         (f"  records with fewer than {settings.negatives}", f"{short:,}"),
-        ("  records with none", f"{int(counts[0]):,}"),
+        ("  records with none found", f"{int(counts[0]):,}"),
+        (f"records without any negative, {bare}", f"{mined.without_negatives:,}"),
         ("dropped", ""),
         ("  a positive's text or id, or the query's text", f"{tally.excluded_documents:,}"),
     ]

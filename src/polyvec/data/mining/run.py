@@ -6,7 +6,7 @@ cache (:mod:`polyvec.data.mining.vectors`), so a run that was killed goes on whe
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import orjson
 from polyvec.data.mining.corpus import Corpus
 from polyvec.data.mining.part import Done, search_part
 from polyvec.data.mining.plan import Plan
+from polyvec.data.mining.search import Ints
 from polyvec.data.mining.settings import MineSettings
 from polyvec.data.mining.tally import Tally
 from polyvec.data.mining.teach import Progress, Teacher, embed
@@ -33,6 +34,8 @@ class Mined:
     records: int
     mined: int
     """Records that were given negatives; the others are classification, whose labels stay."""
+    without_negatives: int
+    """Records that ended without any; left out where the settings say so, otherwise written."""
     corpus: str
     documents: int
     duplicates: int
@@ -45,6 +48,12 @@ class Mined:
     tally: Tally
     samples: list[dict[str, Any]]
     settings: MineSettings
+
+    @property
+    def written(self) -> int:
+        """Records in the output."""
+        left_out = self.settings.drop_without_negatives
+        return self.records - self.without_negatives * left_out
 
 
 def mine(
@@ -118,13 +127,14 @@ def _finish(
         for part in done
         for number, own in zip(part.numbers, part.rows, strict=True)
     }
-    write_records(output, plan.written(rows))
+    without_negatives = _write(plan, rows, output)
     tally = Tally.empty(len(teachers), plan.settings.negatives)
     for part in done:
         tally.add_facts(part.facts["tally"])
     return Mined(
         records=len(plan.records),
         mined=plan.mined,
+        without_negatives=without_negatives,
         corpus=plan.corpus.name,
         documents=plan.index.rows,
         duplicates=plan.index.duplicates,
@@ -135,6 +145,21 @@ def _finish(
         samples=_with_texts(plan, [sample for part in done for sample in part.facts["samples"]]),
         settings=plan.settings,
     )
+
+
+def _write(plan: Plan, rows: dict[int, Ints], output: Path) -> int:
+    """Write the records, and return how many have no negatives."""
+    bare = 0
+
+    def kept() -> Iterator[Record]:
+        nonlocal bare
+        for record in plan.written(rows):
+            bare += not record.negatives
+            if record.negatives or not plan.settings.drop_without_negatives:
+                yield record
+
+    write_records(output, kept())
+    return bare
 
 
 def _with_texts(plan: Plan, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -26,6 +26,9 @@ class MineSettings:
     sampling: Sampling = "top"
     keep_negatives: bool = False
     """Whether a record's own negatives stay, in front of mined ones."""
+    drop_without_negatives: bool = False
+    """Whether records that end without any negative are left out: there are losses that learn
+    nothing from those."""
     seed: int = 0
     search: Search = "exact"
     """``approximate`` asks a graph of neighbours instead of every document."""
