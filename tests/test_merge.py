@@ -19,6 +19,7 @@ from polyvec.model.files import ModelFiles, open_model
 from polyvec.model.weights import SafetensorsWeights
 from polyvec.publish.merge import check_sources, merge, open_checkpoint
 from polyvec.train.lora import LoraSettings, folded, write_adapter
+from tests import tiny_train
 from tests.command import Command
 from tests.tiny import WORDS, byte_bpe, edit_json, shape, weights, write_model
 
@@ -394,6 +395,14 @@ def test_the_command_folds(run: Command, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     done = run("info", tmp_path / "adapter")
     assert "polyvec merge" in done.err
+
+
+def test_a_training_checkpoint_is_named(run: Command, tmp_path: Path) -> None:
+    tiny_train.run(tiny_train.write_recipe(tmp_path), optimizer__steps="2")
+    step = tmp_path / "run" / "checkpoints" / "step-00000002"
+    done = run("merge", step, tmp_path / "run" / "model", "-o", tmp_path / "out")
+    assert (done.code, "polyvec train RECIPE --finish" in done.err) == (1, True), done.err
+    assert "is a checkpoint of a training run and no model" in done.err
 
 
 def test_the_command_refuses_in_words(run: Command, tmp_path: Path) -> None:

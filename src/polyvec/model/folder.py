@@ -31,6 +31,8 @@ _MODEL_TYPES = {
 }
 
 _DEFAULT_WINDOW = 4096
+_CHECKPOINT_FILES = ("state.json", "optimizer.safetensors")
+"""What ``polyvec.train.checkpoint`` writes and no model has."""
 
 _POOLING_WORDS = {
     "mean": "mean", "avg": "mean", "last": "last", "lasttoken": "last", "cls": "cls",
@@ -89,6 +91,12 @@ def read_architecture(folder: Path) -> Architecture:
 
 
 def _no_config(folder: Path) -> str:
+    if all((folder / name).is_file() for name in _CHECKPOINT_FILES):
+        return (
+            f"{folder} is a checkpoint of a training run and no model. polyvec train RECIPE "
+            "--finish makes a model of the run's newest one (of the best, if its recipe says so): "
+            "then give the folder 'model' of the run's output."
+        )
     adapter = read_json(folder / "adapter_config.json")
     if not adapter:
         return f"{folder} is not a model folder: it has no config.json."
