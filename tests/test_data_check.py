@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from polyvec.data.check import run as checking
@@ -142,6 +144,21 @@ def test_stated_columns(tmp_path: Path) -> None:
     path.write_text("en,de\nHello,Hallo\nSame,same\n")
     columns = Columns("en", "de", task="bitext")
     assert found(check(path, columns=columns)) == {"pair of one text": (0, 1)}
+
+
+def test_stated_columns_are_not_those_of_a_test_file_of_corpus_ids(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    pq.write_table(pa.table({"id": ["d1"], "text": ["held out"]}), corpus / "train.parquet")
+    (corpus / "merlin_metadata.json").write_text('{"corpus_id": "c"}')
+    query = {"question": "q", "corpus_id": "c", "pos_doc": ["d1"]}
+    test = tmp_path / "test.json"
+    test.write_text(json.dumps({"corpus": {"path": "corpus"}, "data": [query]}))
+    path = write(tmp_path / "x.jsonl", {"en": "held out", "de": "zwei"})
+    report = check(path, test, columns=Columns("en", "de"))
+    assert found(report) == {"query in a test document": (1, 0)}
+    with pytest.raises(InputError, match=r"would not be read: query \('en'\), positive \('de'\)\."):
+        check(test, columns=Columns("en", "de"))
 
 
 def test_languages_are_guessed() -> None:

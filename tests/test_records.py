@@ -304,6 +304,16 @@ def test_rows_of_another_shape_in_the_corpus_id_layout(tmp_path: Path) -> None:
         only(path)
 
 
+def test_columns_stated_for_the_corpus_id_layout_are_refused(tmp_path: Path) -> None:
+    path = corpus_file(tmp_path, METADATA, [question()])
+    assert only(path, Columns()) == only(path)
+    stated = Columns(query="en", negatives=("bad",), task="bitext")
+    with pytest.raises(
+        InputError, match=r"query \('en'\), negatives .*, task \('bitext'\)\. Leave"
+    ):
+        list(scan_records(path, stated))
+
+
 def test_another_instruction_before_passages_is_refused(tmp_path: Path) -> None:
     path = corpus_file(tmp_path, METADATA | {"passage_instruction": "passage:"}, [question()])
     with pytest.raises(InputError, match="has the passage instruction 'passage:', another than"):

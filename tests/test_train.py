@@ -386,6 +386,18 @@ def test_a_run_without_a_checkpoint_begins_anew_from_files_as_they_are(tmp_path:
     assert len(kept.read_bytes().splitlines()) == 9
 
 
+def test_keys_that_are_newer_than_a_run_do_not_stop_it(tmp_path: Path) -> None:
+    recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH)
+    tiny_train.run(recipe, optimizer__lr="2e-3")
+    path = tmp_path / "run" / "recipe.json"
+    before = orjson.loads(path.read_bytes())
+    del before["evaluation"]["columns"]
+    path.write_bytes(orjson.dumps(before))
+    with pytest.raises(ResumeError, match=r"evaluation\.columns\.query was None and is 'en'"):
+        tiny_train.run(recipe, optimizer__lr="2e-3", evaluation__columns__query="en")
+    assert tiny_train.run(recipe, optimizer__lr="2e-3").steps == 6
+
+
 def test_a_run_that_diverges_says_so(tmp_path: Path) -> None:
     recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH)
     with pytest.raises(TrainingError, match=r"Step \d+: the loss is"):
@@ -402,7 +414,8 @@ def test_bad_rows_are_named_before_the_first_step(tmp_path: Path) -> None:
 
 def test_records_without_negatives_need_another_loss(tmp_path: Path) -> None:
     recipe = tiny_train.write_recipe(tmp_path, tiny_train.records(8, negatives=0))
-    with pytest.raises(InputError, match="8 of 8 records have no negatives, and the loss"):
+    words = r"8 of 8 records have no negatives, and the loss .*; its --drop-without-negatives"
+    with pytest.raises(InputError, match=words):
         tiny_train.run(recipe)
 
 
@@ -421,8 +434,11 @@ def test_columns_of_another_name_and_weights_are_read(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(rows)
     columns = '{query = "en", positive = "de", task = "bitext"}'
     data = f'[{{path = "pairs.jsonl", columns = {columns}, weight = 1}}, {{path = "train.jsonl"}}]'
-    result = tiny_train.run(recipe, data=data, optimizer__steps="2", batch__same_source="true")
+    changes = {"optimizer__steps": "2", "batch__same_source": "true"}
+    held_out = f'{{paths = ["pairs.jsonl"], columns = {columns}}}'
+    result = tiny_train.run(recipe, data=data, evaluation=held_out, **changes)
     assert len(losses(result.folder)) == 2
+    assert set(scores(result.folder)[0]) == {"pairs", "mean"}
 
 
 @pytest.mark.parametrize(
@@ -510,6 +526,7 @@ def test_an_unknown_tracker_library_names_the_pip_command(
     recipe = tiny_train.write_recipe(tmp_path, extra=IN_BATCH)
     with pytest.raises(MissingExtraError, match="pip install wandb"):
         tiny_train.run(recipe, log__trackers='["wandb"]')
+    assert not (tmp_path / "run").exists()  # found before data are read and a teacher is asked
 
 
 def test_curves_are_drawn(tmp_path: Path) -> None:

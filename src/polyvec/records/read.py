@@ -42,7 +42,8 @@ def read_records(path: Path, columns: Columns | None = None) -> Iterator[Record]
     Args:
         path: ``.jsonl``, ``.csv``, ``.tsv`` (each also ``.gz``), ``.parquet``, or the corpus-id
             layout: a ``.json`` file or a folder with ``queries.parquet``.
-        columns: Column names, where they are none of the usual ones, and what rows do not say.
+        columns: Column names, where they are none of the usual ones, and what rows do not say;
+            none for the corpus-id layout.
 
     Raises:
         InputError: The file or a row cannot be used; the message has file and line.
@@ -61,6 +62,7 @@ def scan_records(path: Path, columns: Columns | None = None) -> Iterator[Located
         InputError: The file as a whole cannot be read, from some line on.
     """
     if is_corpus_layout(path):
+        _refuse_columns(path, columns or Columns())
         for line, found in corpus_records(path):
             wrong = isinstance(found, InputError)
             yield Problem(path, line, str(found)) if wrong else Located(found, path, line)  # type: ignore[arg-type]
@@ -97,6 +99,18 @@ def load_records(paths: Sequence[Path], columns: Columns | None = None) -> list[
             "Mend them or take them out; polyvec data check FILE shows all."
         )
     return records
+
+
+def _refuse_columns(path: Path, columns: Columns) -> None:
+    """Refuse what was stated of columns for a layout that has none: it would be passed over."""
+    said = {name: value for name, value in vars(columns).items() if value not in (None, ())}
+    stated = ", ".join(f"{name} ({value!r})" for name, value in said.items())
+    if stated:
+        raise InputError(
+            f"{path} is of the corpus-id layout, whose names are fixed and whose corpora say task "
+            f"and instruction; what was stated of columns would not be read: {stated}. "
+            "Leave it out, or give files of other layouts in a command or [[data]] of their own."
+        )
 
 
 def _check_path(path: Path) -> None:

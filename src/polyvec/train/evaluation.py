@@ -36,8 +36,9 @@ def read_held_out(settings: EvaluationSettings) -> list[HeldOut]:
         InputError: A file cannot be used, or the metric is unknown.
     """
     parse_metric(settings.metric)
+    paths = [Path(path) for path in settings.paths]
     by_source: dict[str, list[Record]] = {}
-    for record in load_records([Path(path) for path in settings.paths]):
+    for record in load_records(paths, settings.columns):
         by_source.setdefault(record.source, []).append(record)
     if settings.paths and not by_source:
         raise InputError(f"There are no records in {', '.join(settings.paths)}.")

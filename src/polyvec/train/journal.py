@@ -17,6 +17,7 @@ from polyvec.errors import MissingExtraError
 from polyvec.train.recipe import LogSettings
 
 METRICS_FILE, CURVES_FILE = "metrics.jsonl", "curves.png"
+_MODULES = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}
 Entry = Mapping[str, Any]
 
 
@@ -91,7 +92,7 @@ def memory_gb(device: torch.device) -> float:
 
 class _TensorBoard:
     def __init__(self, folder: Path, start: int) -> None:
-        summary = _library("torch.utils.tensorboard", "tensorboard")
+        summary = _library("tensorboard")
         # What a killed run wrote after its last checkpoint is written again.
         again = start + 1 if start else None
         self._writer = summary.SummaryWriter(str(folder / "tensorboard"), purge_step=again)
@@ -106,7 +107,7 @@ class _TensorBoard:
 
 class _Wandb:
     def __init__(self, folder: Path) -> None:
-        self._run = _library("wandb", "wandb").init(dir=str(folder), name=folder.name)
+        self._run = _library("wandb").init(dir=str(folder), name=folder.name)
 
     def add(self, step: int, numbers: Entry) -> None:
         self._run.log(dict(numbers), step=step)
@@ -115,16 +116,26 @@ class _Wandb:
         self._run.finish()
 
 
+def check_trackers(settings: LogSettings) -> None:
+    """Refuse trackers whose libraries are not there, before any work is done.
+
+    Raises:
+        MissingExtraError: One is not installed.
+    """
+    for name in settings.trackers:
+        _library(name)
+
+
 def _tracker(name: str, folder: Path, start: int) -> "_TensorBoard | _Wandb":
     return _TensorBoard(folder, start) if name == "tensorboard" else _Wandb(folder)
 
 
-def _library(module: str, package: str) -> Any:  # noqa: ANN401 (an optional library)
+def _library(tracker: str) -> Any:  # noqa: ANN401 (an optional library)
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(_MODULES[tracker])
     except ImportError as error:
         raise MissingExtraError(
-            f"log.trackers names {package}, which is not installed: pip install {package}. Or "
+            f"log.trackers names {tracker}, which is not installed: pip install {tracker}. Or "
             "take it out of the recipe; metrics.jsonl has every number."
         ) from error
 

@@ -32,10 +32,10 @@ from polyvec.train.estimate import (
     time_step,
 )
 from polyvec.train.evaluation import HeldOut, evaluate, read_held_out
-from polyvec.train.journal import Journal, draw_curves, duration, memory_gb
+from polyvec.train.journal import Journal, check_trackers, draw_curves, duration, memory_gb
 from polyvec.train.lora import folded, is_adapter, write_adapter
 from polyvec.train.optimizer import clip_gradients, learning_rate, set_learning_rate
-from polyvec.train.ranks import join_ranks
+from polyvec.train.ranks import is_first_process, join_ranks
 from polyvec.train.recipe import Recipe
 from polyvec.train.setup import OpenTeacher, Ready, prepare
 from polyvec.train.step import StepResult
@@ -110,12 +110,15 @@ def train(
     Raises:
         InputError: The recipe, or a row of the data, cannot be used, or there is no checkpoint
             to finish with.
+        MissingExtraError: A tracker's library is not installed.
         ResumeError: The output holds a run of another recipe.
         TrainingError: Loss or gradients are no numbers any more.
         DiskFullError: There is no room for a checkpoint; those before it are whole.
     """
     if finish and not checkpoints(Path(recipe.output) / "checkpoints"):
         raise InputError(f"{recipe.output} has no checkpoint yet that a model could be made of.")
+    if is_first_process() and not (finish or estimate_only):  # only then is one told anything
+        check_trackers(recipe.log)
     held_out = read_held_out(recipe.evaluation)  # before a teacher works for hours
     with join_ranks() as ranks:
         console = console if console and ranks.first else Console(quiet=True)

@@ -180,6 +180,8 @@ class EvaluationSettings:
 
     paths: tuple[str, ...] = ()
     """Files of records: each query must find its positives among all documents of its source."""
+    columns: Columns = field(default_factory=Columns)
+    """Theirs, as in ``[[data]]``."""
     every_steps: int = 0
     """0 means before the first and after the last step only."""
     metric: str = "ndcg@10"
@@ -289,6 +291,15 @@ def read_recipe(path: Path, changes: Mapping[str, str] | None = None) -> Recipe:
     if isinstance(evaluation, dict) and isinstance(evaluation.get("paths"), list):
         evaluation["paths"] = [str(path.parent / p) for p in evaluation["paths"]]
     return _build(Recipe, values, str(path), "")
+
+
+def recipe_of(facts: Mapping[str, Any], file: str) -> Recipe:
+    """Return the recipe whose :meth:`Recipe.facts` these are; keys it lacks have their defaults.
+
+    Raises:
+        InputError: It has a key that is unknown; the message names it and ``file``.
+    """
+    return _build(Recipe, facts, file, "")
 
 
 def _change(values: dict[str, Any], name: str, text: str) -> None:

@@ -35,7 +35,7 @@ from polyvec.train.maps import fit_maps
 from polyvec.train.network import Network, build_network, cut_layers
 from polyvec.train.optimizer import freeze, make_optimizer, trained
 from polyvec.train.ranks import Parallel, Ranks, choose_parallel, spread
-from polyvec.train.recipe import DistillSettings, ModelSettings, Recipe
+from polyvec.train.recipe import DistillSettings, ModelSettings, Recipe, recipe_of
 from polyvec.train.step import Stepper
 from polyvec.train.teacher import Distillation, TeacherVectors, Vectors
 
@@ -181,6 +181,8 @@ def _forget(folder: Path, before: dict[str, Any], recipe: Recipe) -> None:
 
 
 def _check_same(before: dict[str, Any], recipe: Recipe, folder: Path) -> None:
+    # An earlier version's recipe lacks the keys that are new since: they had their defaults.
+    before = _plain(recipe_of(before, str(folder / RECIPE_FILE)))
     now = _plain(recipe)
     changed = [
         f"{name} was {was!r:.80} and is {now_is!r:.80}"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from polyvec.data.identity import normalized
 from polyvec.errors import InputError
 from polyvec.records.columns import Columns
+from polyvec.records.corpus import is_corpus_layout
 from polyvec.records.read import Problem, scan_records
 from polyvec.records.record import Record
 from polyvec.records.table import read_lines, read_table, table_format
@@ -82,7 +83,8 @@ def _texts(path: Path, columns: Columns) -> Iterator[tuple[str | None, tuple[str
     elif table_format(path) is not None and _is_corpus(path):
         yield from ((None, (_document(path, line, row),)) for line, row in read_table(path))
     else:
-        for item in scan_records(path, columns):
+        # Columns were stated for what is checked; a layout that has none is refused with some.
+        for item in scan_records(path, None if is_corpus_layout(path) else columns):
             if isinstance(item, Problem):
                 raise InputError(f"{item} (Test files are records, or documents with a 'text'.)")
             yield _of(item.record)
