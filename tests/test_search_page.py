@@ -266,6 +266,26 @@ def test_without_an_index_it_says_how_to_make_one_and_links_lead_there(
     page.context.close()
 
 
+def test_the_index_is_brought_up_to_date(browser: Any, tmp_path: Path) -> None:
+    mine = index_files(tmp_path / "mine", write_tiny)
+    with serving(f"tiny={mine.model}", index=(mine.uri,), allow_updates=True) as live:
+        page = SearchPage(browser, live)
+        page.status("Ready: 1 index.")
+        before = page.words("#contents")
+        (mine.root / "<b>zebra</b>.md").write_text("The zebra is striped.")
+        page.tab.click("#update")
+        page.status("Up to date: 1 file added.")
+        assert page.words("#contents") != before
+        page.tab.click("#update")
+        page.status("Up to date: nothing is new.")
+        page.clean()
+        page.context.close()
+
+
+def test_there_is_no_button_where_the_server_may_not(page: SearchPage) -> None:
+    assert not page.tab.locator("#update").is_visible()
+
+
 def test_nothing_to_look_for_is_said(page: SearchPage) -> None:
     page.tab.click("#send")
     assert "There are no words yet." in page.words("#error")

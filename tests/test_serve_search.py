@@ -192,8 +192,10 @@ def test_what_cannot_be_searched_for_is_refused(
 def test_odd_queries_are_words(served: Served) -> None:
     for query in ("a\0b", '" OR 1=1 --', "+router -button ^2 *:*", "\u202erouter", "😀 𠀀 router"):
         assert served.search(query) is not None
-    for path in ("a\0b", "[!", "?" * 400, "(?i)x", "$^", "it's", "/etc/passwd", "\\", "]["):
+    for path in ("a\0b", "[!", "?" * 400, "(?i)x", "$^", "it's", "\\", "]["):
         assert served.search("router", paths=[path]) == []
+    status, said = served.refused("/search", query="router", paths=["/etc/passwd"])
+    assert (status, "starts from the machine's root" in said) == (400, True)
     assert served.search("router", paths=["*" * 400])
     assert served.search("router", since="0002-01-01T00:00:00Z")
 
@@ -473,6 +475,64 @@ def test_no_text_is_logged(served: Served, caplog: pytest.LogCaptureFixture) -> 
     lines = [f"{r.getMessage()} {getattr(r, 'fields', '')}" for r in caplog.records]
     assert any("/search" in line for line in lines)
     assert not any("secret" in line or "router" in line for line in lines)
+
+
+# --- Bringing an index up to date -------------------------------------------------------------
+
+
+def test_an_index_is_not_brought_up_to_date_unless_the_server_may(served: Served) -> None:
+    status, said = served.refused("/search/update")
+    assert (status, "--allow-updates" in said) == (403, True)
+    assert {i["update"] for i in served.live.get("/search/indexes").json()["indexes"]} == {None}
+
+
+def test_a_client_has_an_index_brought_up_to_date(tmp_path: Path) -> None:
+    mine = index_files(tmp_path / "mine", write_tiny)
+    (mine.root / "new.md").write_text("# Zebras\n\nThe zebra is striped.")
+    (mine.root / "broken.pdf").write_bytes(b"%PDF-1.4")
+    with serving(f"tiny={mine.model}", index=(mine.uri,), allow_updates=True) as live:
+        body = {"query": "zebra", "mode": "text"}
+        assert live.post("/search", body).json()["results"] == []
+        other = live.http.post("/search/update", json={}, headers={"Origin": "http://evil.test"})
+        assert other.status_code == 403
+        assert live.post("/search/update", {"index": "none"}).status_code == 404
+        begun = live.post("/search/update", {})
+        assert begun.json()["update"] == {"is_running": True, "last": None}
+        last = _updated(live)
+        assert (last["problem"], last["added"], last["failed"]) == (None, 1, 1)
+        time.sleep(2.1)  # an opened index is kept for two seconds
+        assert [r["path"] for r in live.post("/search", body).json()["results"]] == ["new.md"]
+        shutil.rmtree(mine.root)
+        status, said = live.post("/search/update", {}).status_code, live.post("/search/update", {})
+        assert (status, "not on the server's machine" in said.json()["error"]) == (400, True)
+
+
+def test_an_update_that_fails_says_why_and_one_that_runs_ends_with_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = index_files(tmp_path / "mine", write_tiny)
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr("polyvec.serve.updates.sys.executable", str(fake))
+    with serving(f"tiny={mine.model}", index=(mine.uri,), allow_updates=True) as live:
+        live.post("/search/update", {})
+        assert _updated(live) == {"problem": "broken"}
+        fake.write_text("#!/bin/sh\nexec sleep 60\n")
+        live.post("/search/update", {})
+        assert live.post("/search/update", {}).json()["update"]["is_running"]
+        started = time.monotonic()
+    assert time.monotonic() - started < 30
+
+
+def _updated(live: Live) -> dict[str, Any]:
+    for _ in range(600):
+        update = live.get("/search/indexes").json()["indexes"][0]["update"]
+        if not update["is_running"]:
+            last: dict[str, Any] = update["last"]
+            return last
+        time.sleep(0.1)
+    pytest.fail("the update does not end")
 
 
 # --- Keys, settings ---------------------------------------------------------------------------

@@ -61,6 +61,7 @@ def serve(
     chat_url: flags.ChatUrl = None,
     chat_model: flags.ChatModel = None,
     search_threads: flags.SearchThreads = None,
+    allow_updates: flags.AllowUpdates = None,
     max_answers: flags.MaxAnswers = None,
     config: ConfigOption = None,
     check: flags.Check = False,

@@ -84,6 +84,7 @@ ROUTES = (
     Route("cohere", "POST", "/v2/embed", cohere.EmbedBody, cohere.embed),
     Route("search", "GET", "/search/indexes", Body, documents.indexes),
     Route("search", "POST", "/search", documents.SearchBody, documents.search),
+    Route("search", "POST", "/search/update", documents.UpdateBody, documents.update),
     Route(
         "search",
         "GET",
@@ -258,7 +259,7 @@ def _add(app: FastAPI, route: Route) -> None:
 
 
 _SEARCH_KINDS: dict[Kind, str] = {
-    "forbidden": "A page of another site asks",
+    "forbidden": "A page of another site asks, or the server may not do it",
     "unknown_index": "No such index or passage",
     "mismatch": "The index has vectors of a model that is not served",
     "remote": "The chat endpoint did not answer",

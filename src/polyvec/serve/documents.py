@@ -104,6 +104,12 @@ class AskBody(FilterBody):
     )
 
 
+class UpdateBody(Body):
+    """Which index to bring up to date."""
+
+    index: Name | None = Field(default=None, description="Which index; the first without it")
+
+
 class ChunkParameters(Body):
     """Which passage, and how much around it."""
 
@@ -151,6 +157,18 @@ async def search(exchange: Exchange[SearchBody]) -> Response:
     return exchange.json(
         {"query": body.query, "mode": body.mode, "index": index.name, "results": found}
     )
+
+
+async def update(exchange: Exchange[UpdateBody]) -> Response:
+    """Begin to bring an index up to date with its folder, unless that runs already.
+
+    ``/search/indexes`` says when it has ended, and what was found.
+    """
+    library = _library(exchange.request)
+    _refuse_other_pages(exchange)
+    index = library.find(exchange.body.index)
+    state = await library.in_thread(lambda: library.update(index))
+    return exchange.json({"index": index.name, "update": state})
 
 
 async def chunk(exchange: Exchange[Body]) -> Response:

@@ -34,6 +34,7 @@ from polyvec.search.store import Store
 from polyvec.serve.failures import ServeError
 from polyvec.serve.models import Models, ServedModel
 from polyvec.serve.settings import ServeSettings, split_name
+from polyvec.serve.updates import Updates
 
 T = TypeVar("T")
 
@@ -132,6 +133,7 @@ class Library:
         """
         self.indexes = _named_indexes(settings.index, settings.storage_option)
         self.chat = _chat(settings) if self.indexes else None
+        self.updates = Updates(settings.allow_updates)
         self._models = models
         self._fingerprints: dict[str, str] = {}
         self._hashing = threading.Lock()
@@ -183,12 +185,38 @@ class Library:
         """Return what is in an index, and why it cannot be searched if it cannot."""
         empty = {"documents": 0, "unread": 0, "chunks": 0, "file_types": {}, "languages": {}}
         facts: dict[str, Any] = {"name": index.name, "model": "", "problem": None, **empty}
+        facts["update"] = None  # where a client may not ask for one
         try:
             facts |= index.read(_contents)
+            if self.updates.can(index.info().root):
+                facts["update"] = self.updates.facts(index.name)
             facts["model"] = self.model_of(index)[0].name
         except PolyvecError as error:
             facts["problem"] = str(error)
         return facts
+
+    def update(self, index: ServedIndex) -> dict[str, Any]:
+        """Begin to bring an index up to date with its folder; return how that stands.
+
+        Raises:
+            ServeError: This server does not do it.
+            InputError: The folder is not on this machine.
+            PolyvecError: The index cannot be opened.
+        """
+        if not self.updates.is_allowed:
+            raise ServeError(
+                "forbidden",
+                "This server does not bring indexes up to date for its clients. Let it when it is "
+                "started: --allow-updates",
+            )
+        root = index.info().root
+        if not self.updates.can(root):
+            raise InputError(
+                f"The folder of the index {index.name} is not on the server's machine. Bring it up "
+                "to date where it is: polyvec index FOLDER --index PLACE"
+            )
+        self.updates.start(index.name, root, index.uri)
+        return self.updates.facts(index.name)
 
     def begin_answer(self) -> Callable[[], None]:
         """Count an answer in; the caller calls what is returned when it ends.
@@ -207,6 +235,7 @@ class Library:
 
     def close(self) -> None:
         """End the threads."""
+        self.updates.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

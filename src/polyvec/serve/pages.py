@@ -45,6 +45,7 @@ FILES = (
     "search.js",
     "signs.js",
     "snippets.js",
+    "update.js",
     "worker.js",
 )
 """Everything in ``web/``: plain files, served as they are."""

@@ -71,6 +71,8 @@ class ServeSettings:
     """The chat endpoint that answers questions; None: what the environment names, else none."""
     chat_model: str | None = None
     search_threads: int = 4
+    allow_updates: bool = False
+    """Clients may have indexes brought up to date, by ``POST /search/update``."""
     max_answers: int = 8
     """Answers of the chat endpoint that are waited for at a time."""
 
@@ -86,8 +88,9 @@ class ServeSettings:
             raise InputError(f"port is {self.port}; the highest is {_MAX_PORT}.")
         if not self.models:
             raise InputError("No model to serve. Name one, e.g. polyvec serve default.")
-        if not isinstance(self.rental_prices, bool):
-            raise InputError(f"rental_prices is {self.rental_prices!r}; write true or false.")
+        for name in ("rental_prices", "allow_updates"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {getattr(self, name)!r}; write true or false.")
         if self.log_format not in ("text", "json"):
             raise InputError(f"log_format is {self.log_format!r}; allowed: text, json.")
         if self.api_key_file is not None and not Path(self.api_key_file).is_file():

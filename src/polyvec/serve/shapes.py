@@ -50,9 +50,10 @@ _PASSAGE = obj(
     snippet=obj(text=STRING, marks=array(array(INTEGER))), explanation=STRING,
 )  # fmt: skip
 _COUNTS: Schema = {"type": "object", "additionalProperties": INTEGER}
+_UPDATE = obj(is_running=BOOLEAN, last=maybe(obj(problem=maybe(STRING))))
 _INDEX = obj(
     name=STRING, model=STRING, problem=maybe(STRING), documents=INTEGER, unread=INTEGER,
-    chunks=INTEGER, file_types=_COUNTS, languages=_COUNTS,
+    chunks=INTEGER, file_types=_COUNTS, languages=_COUNTS, update=maybe(_UPDATE),
 )  # fmt: skip
 _AROUND = obj(
     chunk_id=STRING, ordinal=INTEGER, heading=STRING, language=STRING, text=STRING, place=STRING,
@@ -100,6 +101,7 @@ ANSWERS: dict[str, Schema] = {
     ),
     "/search/indexes": obj(indexes=array(_INDEX), chat=maybe(obj(model=STRING, host=STRING))),
     "/search": obj(query=STRING, mode=STRING, index=STRING, results=array(_PASSAGE)),
+    "/search/update": obj(index=STRING, update=_UPDATE),
     "/search/chunk": obj(
         index=STRING, path=STRING, title=STRING, file_type=STRING, modified_at=STRING,
         chunks=array(_AROUND), more_before=BOOLEAN, more_after=BOOLEAN,

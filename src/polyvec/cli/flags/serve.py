@@ -158,6 +158,15 @@ SearchThreads = Annotated[
     int | None,
     typer.Option(help="Searches at a time. [default: 4]", rich_help_panel=_SEARCH),
 ]
+AllowUpdates = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-updates/--no-allow-updates",
+        help="Let clients, and the page, have indexes brought up to date. [default: no]",
+        rich_help_panel=_SEARCH,
+        show_default=False,
+    ),
+]
 MaxAnswers = Annotated[
     int | None,
     typer.Option(

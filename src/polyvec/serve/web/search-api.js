@@ -12,6 +12,11 @@ export async function search(body, signal) {
   return (await ask("search", { body, signal })).answer.results;
 }
 
+/** Begin to bring an index up to date with its folder; `library` says when that has ended. */
+export async function update(index) {
+  return (await ask("search/update", { body: { index } })).answer.update;
+}
+
 /** Return a passage and its neighbours. */
 export async function around(index, id, before, after) {
   const wanted = new URLSearchParams({ index, id, before, after });

@@ -5,6 +5,7 @@ import { beginAnswer, endAnswer, showAnswer, showSources, showWords } from "./an
 import { byId, counted, element } from "./elements.js";
 import { closePreview, drawDocuments, languageName, listenToPreview } from "./passages.js";
 import { answer, library, search } from "./search-api.js";
+import { bringUpToDate } from "./update.js";
 import { listenToTheme } from "./theme-choice.js";
 
 let indexes = [];
@@ -67,9 +68,11 @@ const chosen = () => indexes.find(({ name }) => name === byId("index").value);
 
 /** Show what is in the chosen index, and what can be done with it. */
 function showIndex() {
-  const { documents, unread, chunks, model, problem, file_types: types, languages } = chosen();
+  const { documents, unread, chunks, model, problem, update, file_types: types, languages } = chosen();
   const failed = unread ? `, and ${counted(unread, "file")} that could not be read` : "";
   byId("contents").textContent = `${counted(documents, "document")}, ${counted(chunks, "passage")}${failed}. Vectors by ${model}.`;
+  byId("update-field").hidden = update === null;
+  byId("update").disabled = update?.is_running ?? false;
   byId("problem").hidden = problem === null;
   byId("problem").textContent = problem ?? "";
   fill("type", "any", types, (name) => name);
@@ -187,6 +190,21 @@ async function ask() {
   });
 }
 
+async function update() {
+  const { name } = chosen();
+  showError(null);
+  byId("update").disabled = true;
+  say("Reading what is new…");
+  try {
+    const [said, listed] = await bringUpToDate(name);
+    indexes = listed;
+    say(said);
+  } catch (error) {
+    report(error);
+  }
+  showIndex();
+}
+
 // --- Keeping up -------------------------------------------------------------------------------
 
 function useKey() {
@@ -200,6 +218,7 @@ function listen() {
   on("form", "change", () => indexes.length > 0 && showFilters());
   on("index", "change", showIndex);
   on("ask", "click", ask);
+  on("update", "click", update);
   on("cancel", "click", () => running?.abort());
   on("use-key", "click", useKey);
   on("key", "keydown", (event) => event.key === "Enter" && (event.preventDefault(), useKey()));
