@@ -272,7 +272,7 @@ def test_the_index_is_brought_up_to_date(browser: Any, tmp_path: Path) -> None:
         page = SearchPage(browser, live)
         page.status("Ready: 1 index.")
         before = page.words("#contents")
-        (mine.root / "<b>zebra</b>.md").write_text("The zebra is striped.")
+        (mine.root / "<b>zebra.md").write_text("The zebra is striped.")
         page.tab.click("#update")
         page.status("Up to date: 1 file added.")
         assert page.words("#contents") != before
