@@ -154,6 +154,24 @@ def unit(vectors_ND: Vectors) -> Vectors:
     return scaled
 
 
+def cosine_similarities(a: npt.ArrayLike, b: npt.ArrayLike) -> Vectors:
+    """Return cosine similarities ``float32 [len(a), len(b)]`` of two sets of vectors.
+
+    Raises:
+        InputError: The sets are not two matrices of the same width.
+    """
+    try:
+        left, right = (np.asarray(x, dtype=np.float32) for x in (a, b))
+    except ValueError as error:
+        raise InputError(f"similarity takes two sets of vectors, [n, d]: {error}") from error
+    if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
+        raise InputError(
+            f"similarity takes two sets of vectors of one length, [n, d] and [m, d]; given: "
+            f"{list(left.shape)} and {list(right.shape)}."
+        )
+    return unit(left) @ unit(right).T
+
+
 class Fidelity(NamedTuple):
     """How near vectors are to those of the same texts made another way."""
 

@@ -21,6 +21,7 @@ from polyvec.engine.runner import Runner
 from polyvec.engine.workers import ahead
 from polyvec.errors import InputError, TruncationWarning
 from polyvec.hub import resolve
+from polyvec.metrics import cosine_similarities
 from polyvec.model.files import ModelFiles, open_model
 from polyvec.model.packing import Packed, round_sizes, round_tokens
 from polyvec.model.pooling import pool, shape_vectors
@@ -342,16 +343,7 @@ class Embedder:
         Raises:
             InputError: The sets are not two matrices of the same width.
         """
-        try:
-            left, right = (np.asarray(x, dtype=np.float32) for x in (a, b))
-        except ValueError as error:
-            raise InputError(f"similarity takes two sets of vectors, [n, d]: {error}") from error
-        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
-            raise InputError(
-                f"similarity takes two sets of vectors of one length, [n, d] and [m, d]; given: "
-                f"{list(left.shape)} and {list(right.shape)}."
-            )
-        return _unit(left) @ _unit(right).T
+        return cosine_similarities(a, b)
 
 
 def load(
@@ -400,12 +392,6 @@ def load(
 
 def _options(dimensions: int | None, truncate: Truncate, on_empty: OnEmpty) -> dict[str, Any]:
     return {"dimensions": dimensions, "truncate": truncate, "on_empty": on_empty}
-
-
-def _unit(vectors_ND: Vectors) -> Vectors:
-    norms = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    result: Vectors = vectors_ND / np.maximum(norms, np.float32(1e-12))
-    return result
 
 
 def _some(indices: Sequence[int]) -> str:

@@ -27,13 +27,21 @@ def tools_server(
     """
     try:
         from mcp.server.mcpserver import MCPServer
-        from mcp.server.mcpserver.exceptions import ToolError
     except ImportError as error:
         raise MissingExtraError(
             "The tools for assistants need mcp 2 or newer, which is not installed: "
             "pip install 'polyvec[search]'."
         ) from error
     server: MCPServer[Any] = MCPServer("polyvec", instructions=_INSTRUCTIONS)
+
+    _add_search(server, searcher)
+    if chat is not None:
+        _add_ask(server, searcher, chat, ask_with)
+    return server
+
+
+def _add_search(server: "MCPServer[Any]", searcher: Searcher) -> None:
+    from mcp.server.mcpserver.exceptions import ToolError
 
     @server.tool(name="search")
     def search_documents(
@@ -65,36 +73,38 @@ def tools_server(
             raise ToolError(str(error)) from error
         return {"query": query, "results": [result.facts(query) for result in results]}
 
-    if chat is not None:
 
-        @server.tool(name="ask")
-        def ask_documents(
-            question: str,
-            paths: list[str] | None = None,
-            file_types: list[str] | None = None,
-            languages: list[str] | None = None,
-            since: str | None = None,
-            before: str | None = None,
-        ) -> dict[str, Any]:
-            """Have a question answered from the user's documents, with citations that are checked.
+def _add_ask(
+    server: "MCPServer[Any]", searcher: Searcher, chat: ChatSettings, ask_with: AskSettings
+) -> None:
+    from mcp.server.mcpserver.exceptions import ToolError
 
-            Args:
-                question: In any language; the answer is in the same.
-                paths: Folders, files or patterns such as notes/*.md.
-                file_types: pdf, docx, markdown, python, ...
-                languages: ISO 639 codes of passages.
-                since: Changed on this day or later, as 2026-03-01.
-                before: Changed before this day.
-            """
-            try:
-                where = _where(paths, file_types, languages, since, before)
-                *_, last = ask(question, searcher, Chat(chat), ask_with, where=where)
-            except PolyvecError as error:
-                raise ToolError(str(error)) from error
-            assert isinstance(last, Answer)
-            return last.facts()
+    @server.tool(name="ask")
+    def ask_documents(
+        question: str,
+        paths: list[str] | None = None,
+        file_types: list[str] | None = None,
+        languages: list[str] | None = None,
+        since: str | None = None,
+        before: str | None = None,
+    ) -> dict[str, Any]:
+        """Have a question answered from the user's documents, with citations that are checked.
 
-    return server
+        Args:
+            question: In any language; the answer is in the same.
+            paths: Folders, files or patterns such as notes/*.md.
+            file_types: pdf, docx, markdown, python, ...
+            languages: ISO 639 codes of passages.
+            since: Changed on this day or later, as 2026-03-01.
+            before: Changed before this day.
+        """
+        try:
+            where = _where(paths, file_types, languages, since, before)
+            *_, last = ask(question, searcher, Chat(chat), ask_with, where=where)
+        except PolyvecError as error:
+            raise ToolError(str(error)) from error
+        assert isinstance(last, Answer)
+        return last.facts()
 
 
 def _where(
